@@ -1,0 +1,39 @@
+"""Mechanisms by acronym: ``build_attention("se", 64, reduction=8)``.
+
+Every entry is a module class whose first argument is ``channels`` and which maps features (b, c, h, w) to
+features of the same shape. A backbone plugs in any of them by name.
+"""
+
+import inspect
+
+from torch import nn
+
+from attnlib._checks import check_choice, nearest
+from attnlib.feature_map.squeeze_excitation import SqueezeExcitation
+
+REGISTRY: dict[str, type[nn.Module]] = {
+    "se": SqueezeExcitation,
+}
+
+
+def build_attention(name: str, channels: int, **options: object) -> nn.Module:
+    """Build the feature-map mechanism ``name`` for ``channels`` channels.
+
+    Args:
+        name: an acronym, one of ``REGISTRY``.
+        channels: the number of channels of the features.
+        options: keyword arguments of that mechanism's class, by their names there.
+
+    Raises:
+        ValueError: for a name or an option that does not exist (with the nearest one that does), and for
+            what the mechanism itself refuses.
+    """
+    check_choice("name", name, REGISTRY)
+    mechanism = REGISTRY[name]
+    known = [p for p in inspect.signature(mechanism).parameters if p != "channels"]
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"{name!r} has no option {option!r}{nearest(option, known)}; it takes {', '.join(known)}"
+            )
+    return mechanism(channels, **options)
