@@ -1,0 +1,201 @@
+"""``check("08.2", f)``: try the learner's answer, say what is wrong with it, and return one that works.
+
+An exercise is one object: the reference, inputs that are the same on every machine, right answers written in
+other ways, and a bank of wrong answers, each with the sentence a good tutor would say. An answer that behaves
+like one of the bank gets that sentence; any other gets the first place where it departs from the reference.
+"""
+
+import copy
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from attnlib._checks import check_choice
+from attnlib.exercises import progress
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A wrong answer and what a tutor says to somebody who gives it."""
+
+    answer: Any
+    says: str
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise, or one recall question.
+
+    Attributes:
+        reference: the course's own answer: a function, or a value for a recall question.
+        right: other ways to write it; the tests require that they pass.
+        wrong: the bank; the tests require that each is told its own sentence.
+        inputs: makes the list of argument tuples that a function is tried on.
+        tolerance: how far a number may be off, relative to max(1, its size).
+        praise: what to add to "right".
+    """
+
+    reference: Any
+    right: tuple[Any, ...]
+    wrong: tuple[Wrong, ...]
+    inputs: Callable[[], list[tuple]] = list
+    tolerance: float = 1e-6
+    praise: str = ""
+
+    @property
+    def is_function(self) -> bool:
+        return callable(self.reference)
+
+
+def choice(right: str, wrong: Mapping[str, str], praise: str) -> Exercise:
+    """A recall question: the letter of the right choice, and for each other letter what to say."""
+    return Exercise(
+        reference=right,
+        right=(right.upper(), f" ({right}) "),
+        wrong=tuple(Wrong(letter, says) for letter, says in wrong.items()),
+        praise=praise,
+    )
+
+
+def find(name: str) -> Exercise:
+    """The exercise called ``name``: "08.2" is found in the module ``nb08``, "toolbox.1" in ``toolbox``."""
+    notebook = name.partition(".")[0]
+    module = f"nb{notebook}" if notebook.isdigit() else notebook
+    try:
+        exercises = importlib.import_module(f"attnlib.exercises.{module}").EXERCISES
+    except ModuleNotFoundError:
+        raise ValueError(f"there is no exercise {name!r}: no notebook {notebook!r} has exercises") from None
+    check_choice("exercise", name, exercises)
+    return exercises[name]
+
+
+def check(name: str, answer: Any) -> Any:
+    """Try ``answer`` as the exercise ``name``, print one line, and return an answer that works.
+
+    Returns the learner's own function if it passes and the course's otherwise, so that the cells below work
+    either way. A recall question (whose answer is a letter) returns None.
+
+    Raises:
+        ValueError: if there is no such exercise.
+    """
+    exercise = find(name)
+    verdict = diagnose(exercise, answer)
+    if verdict is None:
+        print(f"[v] {name}: right. {exercise.praise}".rstrip())
+        progress.record(name)
+    else:
+        print(f"{'[ ]' if verdict == untouched(exercise) else '[x]'} {name}: {verdict}")
+    if exercise.is_function:
+        return answer if verdict is None else exercise.reference
+    return None
+
+
+def untouched(exercise: Exercise) -> str:
+    if exercise.is_function:
+        return "not written yet; the cells below use the course's own version"
+    return "not answered yet; put your letter in the place of the three dots"
+
+
+def diagnose(exercise: Exercise, answer: Any) -> str | None:
+    """None for a right answer, else the sentence for the learner."""
+    if answer is ...:
+        return untouched(exercise)
+    if exercise.is_function and not callable(answer):
+        return f"expected a function, got {answer!r}; hand over its name, without brackets behind it"
+    got = outcomes(exercise, answer)
+    if any(isinstance(g, NotImplementedError) for g in got):
+        return untouched(exercise)
+    expected = outcomes(exercise, exercise.reference)
+    if matches(got, expected, exercise.tolerance):
+        return None
+    for wrong in exercise.wrong:
+        if matches(got, outcomes(exercise, wrong.answer), exercise.tolerance):
+            return wrong.says
+    return first_departure(exercise, expected, got)
+
+
+class ChangedItsInput:
+    """The outcome of a function that wrote into its arguments."""
+
+
+def outcomes(exercise: Exercise, answer: Any) -> list[Any]:
+    """What the answer does: for a function its result on each input, an exception or a changed input."""
+    if not exercise.is_function:
+        return [answer.strip(" ().").lower() if isinstance(answer, str) else answer]
+    results = []
+    for arguments in exercise.inputs():
+        kept = copy.deepcopy(arguments)
+        try:
+            result = answer(*arguments)
+        except Exception as error:
+            result = error
+        if departure(kept, arguments, 0.0) is not None:
+            result = ChangedItsInput()
+        results.append(result)
+    return results
+
+
+def matches(a: list[Any], b: list[Any], tolerance: float) -> bool:
+    return all(departure(x, y, tolerance) is None for x, y in zip(a, b, strict=True))
+
+
+def first_departure(exercise: Exercise, expected: list[Any], got: list[Any]) -> str:
+    """The generic sentence: the first input on which the answer departs, with expected and got."""
+    if not exercise.is_function:
+        return f"{got[0]!r} is not one of the choices; answer with a letter, such as {'a'!r}"
+    for arguments, e, g in zip(exercise.inputs(), expected, got, strict=True):
+        where = f"on the input ({', '.join(describe(a) for a in arguments)}) "
+        if isinstance(g, ChangedItsInput):
+            return where + "your function changes its input; compute into a new tensor instead"
+        if isinstance(g, Exception):
+            first_line = (str(g).splitlines() or [""])[0]
+            return where + f"your function raises {type(g).__name__}: {first_line}"
+        if g is None:
+            return where + "your function returns None; does it end in a return?"
+        if (what := departure(e, g, exercise.tolerance)) is not None:
+            return where + what
+    raise AssertionError("first_departure was called for a right answer")
+
+
+def departure(expected: Any, got: Any, tolerance: float) -> str | None:
+    """None where two outcomes agree, else 'expected …, got …' at the first place where they do not."""
+    if isinstance(expected, (Exception, ChangedItsInput)) or isinstance(got, (Exception, ChangedItsInput)):
+        return None if type(expected) is type(got) else "one of the two raises, the other does not"
+    if isinstance(expected, (tuple, list)):
+        if not isinstance(got, (tuple, list)) or len(got) != len(expected):
+            return f"expected {describe(expected)}, got {describe(got)}"
+        for i, (e, g) in enumerate(zip(expected, got, strict=True)):
+            if (what := departure(e, g, tolerance)) is not None:
+                return f"item {i} of the result: {what}"
+        return None
+    if isinstance(expected, str):
+        return None if expected == got else f"expected {expected!r}, got {got!r}"
+    try:
+        e, g = (torch.as_tensor(value, dtype=torch.float64) for value in (expected, got))
+    except (TypeError, ValueError, RuntimeError):
+        return f"expected {describe(expected)}, got {describe(got)}"
+    if e.shape != g.shape:
+        return f"expected {describe(expected)}, got {describe(got)}"
+    off = ((e - g).abs() > tolerance * e.abs().clamp(min=1)) | (e.isnan() != g.isnan())
+    if not off.any():
+        return None
+    place = tuple(off.nonzero()[0].tolist())
+    at = f" at [{', '.join(map(str, place))}]" if place else ""
+    return f"expected {e[place].item():.6g}{at}, got {g[place].item():.6g}"
+
+
+def describe(value: Any) -> str:
+    if isinstance(value, torch.Tensor) and value.ndim:
+        return f"tensor of shape {tuple(value.shape)}"
+    if isinstance(value, torch.Tensor):
+        return f"{value.item():.6g}"
+    if isinstance(value, (tuple, list)) and any(isinstance(v, torch.Tensor) for v in value):
+        return f"{len(value)} results"
+    return (
+        repr(value)
+        if value is None or isinstance(value, (int, float, str, tuple, list, dict))
+        else type(value).__name__
+    )

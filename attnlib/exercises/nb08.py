@@ -1,0 +1,350 @@
+"""The exercises of 08_squeeze_and_excitation."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attnlib.exercises.checker import Exercise, Wrong, choice
+
+
+def ramp(*shape: int, step: float = 0.37) -> Tensor:
+    """Numbers in (-1, 1) that look random and are the same everywhere: sin(1), sin(1 + step) and so on."""
+    return torch.sin(1 + step * torch.arange(torch.Size(shape).numel(), dtype=torch.float64)).reshape(shape)
+
+
+# 08.1 the gate -------------------------------------------------------------------------------------------
+
+
+def se_gate(x: Tensor, W_1: Tensor, W_2: Tensor) -> Tensor:
+    z = x.mean((2, 3))
+    return torch.sigmoid(F.relu(z @ W_1.T) @ W_2.T)
+
+
+def se_gate_einsum(x: Tensor, W_1: Tensor, W_2: Tensor) -> Tensor:
+    z = torch.einsum("bchw->bc", x) / (x.shape[2] * x.shape[3])
+    a = torch.einsum("bc,kc->bk", z, W_1).clamp(min=0)
+    return 1 / (1 + torch.exp(-torch.einsum("bk,ck->bc", a, W_2)))
+
+
+def se_gate_by_image(x: Tensor, W_1: Tensor, W_2: Tensor) -> Tensor:
+    return torch.stack([(W_2 @ (W_1 @ image.flatten(1).mean(1)).clamp(min=0)).sigmoid() for image in x])
+
+
+def gate_inputs() -> list[tuple]:
+    return [
+        (3 * ramp(2, 4, 3, 5) + ramp(4)[:, None, None], 2 * ramp(2, 4), 3 * ramp(4, 2, step=0.9)),
+        (2 * ramp(3, 6, 2, 2), 3 * ramp(3, 6, step=0.8), 2 * ramp(6, 3, step=1.3)),
+    ]
+
+
+GATE = Exercise(
+    reference=se_gate,
+    right=(se_gate_einsum, se_gate_by_image),
+    inputs=gate_inputs,
+    praise="Your gate equals equation (8.5) on maps of two sizes.",
+    wrong=(
+        Wrong(
+            lambda x, W_1, W_2: torch.sigmoid(F.relu(x.sum((2, 3)) @ W_1.T) @ W_2.T),
+            "your z grows with the size of the map: the squeeze (8.2) is the mean over the pixels, not their sum",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: torch.sigmoid(F.relu(x.amax((2, 3)) @ W_1.T) @ W_2.T),
+            "you squeeze by the maximum; that variant exists, but (8.2) asks for the mean",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: torch.sigmoid(x.mean((2, 3)) @ W_1.T @ W_2.T),
+            "the ReLU between the two layers is missing; without it they are one linear layer of low rank",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: torch.softmax(F.relu(x.mean((2, 3)) @ W_1.T) @ W_2.T, 1),
+            "your gates sum to 1 over the channels: that is a softmax; (8.3) gives each channel its own sigmoid",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: se_gate(x, W_1, W_2).softmax(1),
+            "your gates sum to 1 over the channels: a softmax has crept in after the sigmoid; see (8.16)",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: F.relu(x.mean((2, 3)) @ W_1.T) @ W_2.T,
+            "some of your gates are negative or above 1: the sigmoid at the end of (8.3) is missing",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: torch.sigmoid(F.relu(F.relu(x.mean((2, 3)) @ W_1.T) @ W_2.T)),
+            "none of your gates is below 1/2: a second ReLU stands in front of the sigmoid",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: x * se_gate(x, W_1, W_2)[:, :, None, None],
+            "you return the rescaled features; this exercise asks for the gate alone, of shape (b, c)",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: se_gate(x, W_1, W_2)[:, :, None, None],
+            "the numbers are right; drop the two last axes: the exercise asks for shape (b, c)",
+        ),
+    ),
+)
+
+
+# 08.2 the price ------------------------------------------------------------------------------------------
+
+
+def se_parameters(channels: int, reduction: int, bias: bool) -> int:
+    hidden = channels // reduction
+    return 2 * channels * hidden + (hidden + channels if bias else 0)
+
+
+def se_parameters_by_layer(channels: int, reduction: int, bias: bool) -> int:
+    layers = [(channels, channels // reduction), (channels // reduction, channels)]
+    return sum(n_in * n_out + bias * n_out for n_in, n_out in layers)
+
+
+def se_parameters_closed(channels: int, reduction: int, bias: bool) -> float:
+    return 2 * channels**2 / reduction + bias * channels * (1 + 1 / reduction)
+
+
+PRICE = Exercise(
+    reference=se_parameters,
+    right=(se_parameters_by_layer, se_parameters_closed),
+    inputs=lambda: [(64, 16, False), (256, 8, True), (48, 4, True)],
+    praise="Exact, with and without biases.",
+    wrong=(
+        Wrong(
+            lambda c, r, bias: c * c // r + (c // r + c) * bias,
+            "you count one matrix; W_1 and W_2 have c²/r each",
+        ),
+        Wrong(
+            lambda c, r, bias: 2 * c * c // r, "your weights are right; with bias=True add c/r and c biases"
+        ),
+        Wrong(
+            lambda c, r, bias: 2 * c * c // r + 2 * c * bias,
+            "the hidden layer has c/r units, so its layer has c/r biases, not c",
+        ),
+        Wrong(
+            lambda c, r, bias: 2 * c * c // r + c * bias,
+            "you count the biases of the second layer only; the first has c/r of its own",
+        ),
+        Wrong(
+            lambda c, r, bias: 2 * c * c // r + c // r + c,
+            "you add the biases always; with bias=False there are none",
+        ),
+        Wrong(
+            lambda c, r, bias: 2 * c * c + 2 * c * bias,
+            "you have not divided by r: the hidden layer is narrower",
+        ),
+    ),
+)
+
+
+# 08.3 another gate ---------------------------------------------------------------------------------------
+
+
+def hard_gate_backward(grad_y: Tensor, x: Tensor, v: Tensor) -> Tensor:
+    grad_s = (grad_y * x).sum((2, 3))
+    return grad_s * (v.abs() < 3) / 6
+
+
+def hard_gate_backward_where(grad_y: Tensor, x: Tensor, v: Tensor) -> Tensor:
+    grad_s = torch.einsum("bchw,bchw->bc", grad_y, x)
+    return torch.where((v > -3) & (v < 3), grad_s / 6, torch.zeros_like(v))
+
+
+def hard_gate_backward_autograd(grad_y: Tensor, x: Tensor, v: Tensor) -> Tensor:
+    v = v.clone().requires_grad_()
+    (x * F.hardsigmoid(v)[:, :, None, None] * grad_y).sum().backward()
+    return v.grad
+
+
+def hard_gate_inputs() -> list[tuple]:
+    return [
+        (
+            ramp(2, 3, 2, 4),
+            ramp(2, 3, 2, 4, step=0.8),
+            torch.tensor([[-4.0, -2.8, 0.5], [1.5, 2.7, 5.0]]).double(),
+        ),
+        (ramp(1, 5, 3, 3), ramp(1, 5, 3, 3, step=0.6), torch.tensor([[-3.5, -1.0, 0.0, 2.0, 3.5]]).double()),
+    ]
+
+
+HARD_GATE = Exercise(
+    reference=hard_gate_backward,
+    right=(hard_gate_backward_where, hard_gate_backward_autograd),
+    inputs=hard_gate_inputs,
+    praise="A gate that is shut or wide open learns nothing through v: that is the price of the straight line.",
+    wrong=(
+        Wrong(
+            lambda grad_y, x, v: (grad_y * x).sum((2, 3)) / 6,
+            "you use the slope 1/6 everywhere; outside of -3 < v < 3 the hard sigmoid is flat",
+        ),
+        Wrong(
+            lambda grad_y, x, v: (grad_y * x).sum((2, 3)) * v.sigmoid() * (1 - v.sigmoid()),
+            "that is the slope of the smooth sigmoid, (8.7); the hard one is a straight line between -3 and 3",
+        ),
+        Wrong(
+            lambda grad_y, x, v: (grad_y * x).mean((2, 3)) * (v.abs() < 3) / 6,
+            "every pixel used the gate, so the gradients of all pixels add up: a sum over h and w, not a mean",
+        ),
+        Wrong(
+            lambda grad_y, x, v: grad_y.sum((2, 3)) * (v.abs() < 3) / 6,
+            "the product rule: y = x s, so the gradient of s is grad_y times x, summed over the pixels; see (8.6)",
+        ),
+        Wrong(
+            lambda grad_y, x, v: (grad_y * x).sum((2, 3)) * (v.abs() < 3),
+            "the line rises by 1 over a width of 6, so its slope is 1/6",
+        ),
+        Wrong(
+            lambda grad_y, x, v: (grad_y * x).sum((2, 3)) * ((v > 0) & (v < 3)) / 6,
+            "the line starts at v = -3, not at 0: relu6(v + 3) is positive from there on",
+        ),
+        Wrong(
+            lambda grad_y, x, v: (grad_y * x).sum((2, 3)) * F.hardsigmoid(v),
+            "you multiply by the gate itself; the chain rule asks for its slope",
+        ),
+    ),
+)
+
+
+# 08.4 mend a published mistake ---------------------------------------------------------------------------
+
+
+def mended(x: Tensor, W_1: Tensor, W_2: Tensor) -> Tensor:
+    return x * se_gate(x, W_1, W_2)[:, :, None, None]
+
+
+def mended_in_place_of_softmax(x: Tensor, W_1: Tensor, W_2: Tensor) -> Tensor:
+    b, c = x.shape[:2]
+    w = torch.sigmoid(torch.relu(x.mean((2, 3)) @ W_1.T) @ W_2.T).view(b, c, 1, 1)
+    return x * w.expand_as(x)
+
+
+def mended_einsum(x: Tensor, W_1: Tensor, W_2: Tensor) -> Tensor:
+    return torch.einsum("bchw,bc->bchw", x, se_gate_einsum(x, W_1, W_2))
+
+
+def twice_normalised(x: Tensor, W_1: Tensor, W_2: Tensor) -> Tensor:
+    return x * se_gate(x, W_1, W_2).softmax(1)[:, :, None, None]
+
+
+MEND = Exercise(
+    reference=mended,
+    right=(mended_in_place_of_softmax, mended_einsum),
+    inputs=gate_inputs,
+    praise="The sigmoid alone: each channel is gated on its own, and an open gate leaves its channel as it is.",
+    wrong=(
+        Wrong(
+            twice_normalised,
+            "the weights of an image still sum to 1: the softmax after the sigmoid is still there",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: x * (F.relu(x.mean((2, 3)) @ W_1.T) @ W_2.T).softmax(1)[:, :, None, None],
+            "you took away the sigmoid and kept the softmax; it is the softmax that makes the channels compete",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: x * (F.relu(x.mean((2, 3)) @ W_1.T) @ W_2.T)[:, :, None, None],
+            "you took away both: the gate is now unbounded and may be negative; keep the sigmoid",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: twice_normalised(x, W_1, W_2) * x.shape[1],
+            "multiplying by c repairs the average only: the gates still sum to a constant, so none can stay open alone",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: x + mended(x, W_1, W_2),
+            "the softmax is gone, but an x was added; the block returns x times the gate",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: se_gate(x, W_1, W_2)[:, :, None, None].expand_as(x),
+            "you return the gate; the block returns the features, rescaled",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: x * se_gate(x, W_1, W_2).softmax(0)[:, :, None, None],
+            "your softmax runs over the batch now, so one image changes the gates of another; it has to go",
+        ),
+    ),
+)
+
+
+# 08.5 a whole network ------------------------------------------------------------------------------------
+
+
+def network_parameters(stages: list[tuple[int, int]], reduction: int) -> float:
+    return 2 / reduction * sum(blocks * channels**2 for blocks, channels in stages)
+
+
+def network_parameters_by_block(stages: list[tuple[int, int]], reduction: int) -> int:
+    every_block = [channels for blocks, channels in stages for _ in range(blocks)]
+    return sum(2 * c * (c // reduction) for c in every_block)
+
+
+def network_parameters_einsum(stages: list[tuple[int, int]], reduction: int) -> int:
+    blocks, channels = torch.tensor(stages).T
+    return int((blocks * channels**2).sum()) * 2 // reduction
+
+
+NETWORK = Exercise(
+    reference=network_parameters,
+    right=(network_parameters_by_block, network_parameters_einsum),
+    inputs=lambda: [([(3, 256), (4, 512), (6, 1024), (3, 2048)], 16), ([(2, 64), (5, 96)], 8)],
+    praise="The first input was ResNet-50: 2,514,944 weights.",
+    wrong=(
+        Wrong(
+            lambda stages, r: 2 / r * sum(c**2 for _, c in stages),
+            "you count one block a stage; every one of its blocks has an SE block of its own",
+        ),
+        Wrong(
+            lambda stages, r: 2 / r * sum(n * c for n, c in stages),
+            "the weights grow with the square of the channels: c into c/r and back",
+        ),
+        Wrong(
+            lambda stages, r: 1 / r * sum(n * c**2 for n, c in stages),
+            "there are two matrices a block; you count one",
+        ),
+        Wrong(
+            lambda stages, r: 2 / r * sum((n * c) ** 2 for n, c in stages),
+            "the number of blocks is not squared: n blocks of 2 c²/r weights each",
+        ),
+        Wrong(
+            lambda stages, r: sum(n * (2 * c * c // r + c // r + c) for n, c in stages),
+            "that is the count with biases, as the released networks have them; the paper's formula has none",
+        ),
+        Wrong(
+            lambda stages, r: 2 / r * sum(n * c for n, c in stages) ** 2,
+            "you square the sum; each block has its own c²",
+        ),
+    ),
+)
+
+
+EXERCISES = {
+    "08.a": choice(
+        "b",
+        {
+            "a": "an average over the pixels does not mix the images: each of the 2 keeps its own 16 means",
+            "c": "that averages the channels away; global pooling averages the pixels and keeps the channels",
+            "d": "one number an image would be the mean of everything; each channel is pooled on its own",
+            "e": "nothing is left to average if all are kept: 2 x 16 x 8 x 8 is the size of the map itself",
+        },
+        "One mean for each image and channel.",
+    ),
+    "08.b": choice(
+        "c",
+        {
+            "a": "that is the slope of the exponential; the sigmoid flattens out on both sides",
+            "b": "1 - s alone does not vanish where s is near 0, and the sigmoid is flat there too",
+            "d": "that is the slope of tanh, in terms of its own value",
+            "e": "it is 1/4 only at v = 0, where s = 1/2; elsewhere it is smaller",
+        },
+        "It is largest at s = 1/2 and vanishes at both ends: a gate that is shut learns slowly.",
+    ),
+    "08.c": choice(
+        "d",
+        {
+            "a": "that is what one layer sees; the second looks at a 3 x 3 window of such windows",
+            "b": "the window grows by 2 pixels with each further 3 x 3 layer, not by 1",
+            "c": "6 would be 3 + 3; neighbouring windows overlap, so the second layer adds 2",
+            "e": "9 would be 3 x 3; the windows overlap, so the second layer adds 2 only",
+        },
+        "A layer of size k adds k - 1 pixels.",
+    ),
+    "08.1": GATE,
+    "08.2": PRICE,
+    "08.3": HARD_GATE,
+    "08.4": MEND,
+    "08.5": NETWORK,
+}

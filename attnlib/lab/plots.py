@@ -1,0 +1,97 @@
+"""The figures of the course: each function draws on ``ax`` (or on new axes) and returns it; none shows it."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from torch import Tensor
+
+SEQUENTIAL, DIVERGING = "viridis", "vlag"
+
+
+def heatmap(
+    values: Float[Tensor, "rows columns"],
+    *,
+    ax: Axes | None = None,
+    limits: tuple[float, float] = (0.0, 1.0),
+    signed: bool = False,
+    label: str = "",
+    numbers: bool = False,
+    colorbar: bool = True,
+) -> Axes:
+    """A matrix as colours, first row on top.
+
+    Args:
+        limits: the values of the two ends of the colour map; give compared panels the same.
+        signed: centre a diverging map on 0; the limits must then be symmetric.
+        label: what a colour stands for, with its unit, for the colour bar.
+        numbers: write each value into its cell.
+
+    Raises:
+        ValueError: for a signed map whose limits are not symmetric.
+    """
+    low, high = limits
+    if signed and low != -high:
+        raise ValueError(f"limits={limits} of a signed map should be symmetric, such as ({-high}, {high})")
+    ax = ax or plt.subplots()[1]
+    table = values.detach().double().numpy()
+    image = ax.imshow(table, cmap=DIVERGING if signed else SEQUENTIAL, vmin=low, vmax=high, aspect="auto")
+    if numbers:
+        for (row, column), value in np.ndenumerate(table):
+            dark = (value - low) / (high - low) < 0.5 and not signed
+            ax.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if dark else "black")
+    if colorbar:
+        ax.figure.colorbar(image, ax=ax, label=label)
+    return ax
+
+
+def pictures(
+    images: Float[Tensor, "n h w"],
+    titles: Sequence[str] = (),
+    *,
+    axes: Sequence[Axes] | None = None,
+    limits: tuple[float, float] = (0.0, 1.0),
+) -> np.ndarray:
+    """Grey images side by side, all on the same scale, without ticks."""
+    if axes is None:
+        axes = plt.subplots(1, len(images), figsize=(1.6 * len(images), 1.9), squeeze=False)[1][0]
+    for ax, image in zip(axes, images, strict=True):
+        ax.imshow(image.detach(), cmap="gray", vmin=limits[0], vmax=limits[1])
+        ax.set(xticks=[], yticks=[])
+    for ax, title in zip(axes, titles, strict=False):
+        ax.set_title(title, fontsize="small")
+    return np.asarray(axes)
+
+
+def seeds(
+    results: Mapping[str, Sequence[float]], *, ax: Axes | None = None, label: str = "accuracy on the test set"
+) -> Axes:
+    """One column a condition: a dot for each seed, and a bar at their mean."""
+    ax = ax or plt.subplots()[1]
+    for column, values in enumerate(results.values()):
+        spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
+        ax.plot(column + np.asarray(spread), values, "o", alpha=0.8)
+        ax.hlines(np.mean(values), column - 0.25, column + 0.25, color="black")
+    ax.set_xticks(range(len(results)), list(results))
+    ax.set(xlim=(-0.6, len(results) - 0.4), ylabel=label)
+    return ax
+
+
+def curves(
+    runs: Mapping[str, Float[Tensor, "seeds steps"]],
+    *,
+    x: Sequence[float] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """One line a condition: the mean over the seeds, in a band from the lowest seed to the highest."""
+    ax = ax or plt.subplots()[1]
+    for name, values in runs.items():
+        values = torch.as_tensor(values)
+        steps = range(values.shape[1]) if x is None else x
+        (line,) = ax.plot(steps, values.mean(0), label=name)
+        ax.fill_between(steps, values.amin(0), values.amax(0), color=line.get_color(), alpha=0.2, lw=0)
+    ax.legend()
+    return ax
