@@ -1,0 +1,69 @@
+"""Rebuild the data files from their sources, and SHA256SUMS over all of them.
+
+    python data/build.py [--out FOLDER] [NAME ...]
+
+Without names every set is rebuilt. Sets come from scikit-learn's copies (pip install -e ".[dev]"). With
+--out, the files that were written by hand are copied there, so that the folder is complete.
+"""
+
+import argparse
+import hashlib
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+BY_HAND = ["terms.csv"]
+SUFFIXES = {".npy", ".csv"}  # of the files that SHA256SUMS lists
+
+
+def npy(array: np.ndarray) -> bytes:
+    """The bytes of ``array`` as a .npy file of version 1.0, the same on every system."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def digits() -> dict[str, bytes]:
+    """Handwritten digits: one row an image, the 64 pixels (0..16) row by row, then the label."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise SystemExit('rebuilding the digits needs scikit-learn: pip install -e ".[dev]"') from error
+    source = load_digits()
+    return {"digits.npy": npy(np.column_stack([source.data, source.target]).astype(np.uint8))}
+
+
+# each set is a function that returns the contents of its files by their names
+SETS = {"digits": digits}
+
+
+def checksums(folder: Path) -> bytes:
+    """The lines that sha256sum writes for the data files in ``folder``, sorted by file name."""
+    names = sorted(file.name for file in folder.iterdir() if file.suffix in SUFFIXES)
+    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
+    return "".join(lines).encode()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Rebuild the data files from their sources.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"sets to rebuild: {', '.join(SETS)}")
+    parser.add_argument("--out", type=Path, default=HERE, metavar="FOLDER", help="where to write")
+    options = parser.parse_args(arguments)
+    for name in options.names:
+        if name not in SETS:
+            parser.error(f"there is no set {name!r}; the sets are {', '.join(SETS)}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in options.names or SETS:
+        for file, content in SETS[name]().items():
+            (options.out / file).write_bytes(content)
+    for file in BY_HAND:
+        if options.out.resolve() != HERE:
+            shutil.copyfile(HERE / file, options.out / file)
+    (options.out / "SHA256SUMS").write_bytes(checksums(options.out))
+
+
+if __name__ == "__main__":
+    main()
