@@ -1,0 +1,1101 @@
+# %% [markdown]
+# # 08 · Squeeze-and-Excitation
+#
+# **The question.** A convolution treats every image alike: its weights are fixed when training ends. How can a
+# network turn a whole channel up or down *for this image*, and what does that cost?
+#
+# **The answer in one sentence.** Average each channel to one number, let a small two-layer network look at all
+# the averages together, and multiply each channel by the sigmoid that comes out: $2C^2/r$ weights, and hardly
+# any arithmetic.
+#
+# **Paper.** Jie Hu, Li Shen, Gang Sun: *Squeeze-and-Excitation Networks*, CVPR 2018,
+# [arXiv 1709.01507](https://arxiv.org/abs/1709.01507).
+#
+# **Time.** Core 60 minutes (parts 1-4, 6, 9 and exercises 08.1 and 08.2) · Depth 75 minutes (the rest).
+#
+# **Prerequisites.** The toolbox pages on
+# [softmax and its Jacobian](00_toolbox.ipynb#1-·-Softmax-and-its-Jacobian),
+# [vector-Jacobian products](00_toolbox.ipynb#2-·-Vector-Jacobian-products),
+# [convolution and its cost](00_toolbox.ipynb#4-·-Convolution-and-counting-its-MACs) and
+# [batch normalisation](00_toolbox.ipynb#5-·-BatchNorm-in-train-and-eval,-and-its-backward-pass).
+# The course's map is in [00_start_here](00_start_here.ipynb).
+
+# %% [markdown]
+# ## 1 · Symbols and recall
+#
+# | symbol | size | meaning |
+# |---|---|---|
+# | $x$ | $B \times C \times H \times W$ | the feature map that comes in; $x_c(i,j)$ is channel $c$ at row $i$, column $j$ |
+# | $z$ | $B \times C$ | the **squeeze**: one mean for each channel |
+# | $W_1, b_1$ | $C/r \times C$ and $C/r$ | the first layer and its biases |
+# | $W_2, b_2$ | $C \times C/r$ and $C$ | the second layer and its biases |
+# | $u, a$ | $B \times C/r$ | the hidden layer before and after its ReLU |
+# | $v, s$ | $B \times C$ | the **excitation** before and after its sigmoid; $s$ is the gate |
+# | $y$ | $B \times C \times H \times W$ | the feature map that goes out |
+# | $r$ | | the reduction: the hidden layer has $C/r$ units |
+#
+# Two letters mean something else in other notebooks: in Part I, $s$ is the state of a decoder and $v$ (as a
+# vector of its own) is a *value*. Throughout, $\sigma(t) = 1/(1+e^{-t})$ is the logistic sigmoid and $\delta$ of
+# the paper is written $\mathrm{relu}$.
+
+# %%
+import torch
+from torch.nn import functional as F
+
+from attnlib.exercises import check
+from attnlib.lab.notebook import show, start
+
+start(seed=0)
+
+# %% [markdown]
+# Three questions before we begin. Put the letter of your answer, in quotes, in the place of the three dots.
+#
+# **08.a** A batch of 2 images has 16 channels of 8 x 8 pixels. How many numbers does global average pooling leave?
+#
+# (a) 16  (b) 32  (c) 128  (d) 2  (e) 2048
+
+# %% tags=["exercise"]
+check("08.a", ...)
+
+# %% tags=["solution"]
+check("08.a", "b")
+
+# %% [markdown]
+# **08.b** Let $s = \sigma(v)$. What is the slope $ds/dv$, written with $s$?
+#
+# (a) $s$  (b) $1 - s$  (c) $s(1-s)$  (d) $1 - s^2$  (e) always $1/4$
+
+# %% tags=["exercise"]
+check("08.b", ...)
+
+# %% tags=["solution"]
+check("08.b", "c")
+
+# %% [markdown]
+# **08.c** Two 3 x 3 convolutions stand one behind the other. How many pixels wide is the window that one unit
+# behind the second one sees?
+#
+# (a) 3  (b) 4  (c) 6  (d) 5  (e) 9
+
+# %% tags=["exercise"]
+check("08.c", ...)
+
+# %% tags=["solution"]
+check("08.c", "d")
+
+# %% [markdown]
+# ## 2 · The problem · *Core*
+#
+# Here is a game that a person learns in a minute. A card has two sides, drawn in two channels. Each side shows a
+# handwritten digit at the bottom. One of the two sides has a bright square in its top left corner: **read the
+# digit on that side**, and ignore the other one.
+
+# %%
+from attnlib.lab.data import cued_digits
+from attnlib.lab.plots import pictures
+
+cards, new_cards = cued_digits(1000, split="train", seed=0), cued_digits(500, split="test", seed=1)
+sides = cards.images[:4].flatten(0, 1)
+titles = [f"card {i // 2}, side {i % 2}\nread {cards.labels[i // 2]}" for i in range(8)]
+show(pictures(sides, titles)[0].figure, alt="Four cards, two sides each. Every side has a digit at the "
+     "bottom, and one side of each card has a white square in its top left corner.")
+
+# %% [markdown]
+# **What to see.** The two digits of a card lie at the same place, so no part of the picture is worth more than
+# another. What the card decides is which *channel* counts. And the square that says so is far from both digits.
+#
+# We give the cards to a small convolutional network: two 3 x 3 convolutions (the first half of the channels sees
+# side 0, the other half side 1), then one linear layer that reads off the ten classes.
+#
+# **Predict before you go on:** guessing would be right on 10% of the cards. What will this network reach on cards
+# that it has not seen: about 10%, about 50%, or about 90%?
+
+# %%
+from attnlib.lab.small_network import SmallNetwork
+from attnlib.lab.training import accuracy, train
+
+def learn(attention=None, data=cards, test=new_cards, seed=0, groups=2):
+    torch.manual_seed(100 + seed)
+    shape = data.images.shape[1:]
+    net = SmallNetwork(shape, 10, attention=attention and attention(), groups=groups)
+    train(net, data, epochs=10, batch_size=50, learning_rate=0.02, seed=seed, progress=False)
+    return net, accuracy(net, test)
+
+# %%
+plain, share = learn()
+print(f"right on new cards, of ten: {10 * share:.0f}")
+assert 0.3 < share < 0.6
+
+# %% [markdown]
+# It reads digits well enough to be far above 10%. But it cannot tell *which* of the two to report. More training
+# would not help, and neither would more channels; here is the reason.
+#
+# A unit behind two 3 x 3 convolutions sees 5 x 5 pixels. The square ends in row 3 and the digits begin in row 8, so
+# **no unit sees both**. Everything behind the convolutions is a sum over places. Write $\ell(\cdot)$ for the ten
+# logits, and take a card apart into its square and its digits. Each unit reacts to one part or the other, so the
+# logits of the parts add up:
+#
+# $$\ell(\text{square and digits}) + \ell(\text{empty card}) = \ell(\text{square}) + \ell(\text{digits})
+# \tag{8.1}$$
+#
+# This holds for *any* weights, trained or not. Moving the square from one side to the other therefore adds the
+# same ten numbers to the logits of every card. It can make the network like sevens more; it cannot make it look at
+# the other side.
+
+# %%
+net, card = plain.double(), cards.images[:1].double()
+square, digits = card.clone(), card.clone()
+square[:, :, 8:], digits[:, :, :8] = 0, 0
+whole_and_empty = net(card) + net(0 * card)
+assert torch.allclose(whole_and_empty, net(square) + net(digits), atol=1e-9)  # (8.1)
+
+# %% [markdown]
+# What is missing is a *product* of something seen in one place with something seen in another. That is what a gate
+# is: a number computed from the whole picture that multiplies a channel everywhere.
+
+# %% [markdown]
+# ## 3 · By hand · *Core*
+#
+# Take a pencil. The feature map below has four channels of 2 x 2 pixels; all notebooks of Part II use this one,
+# so that you can compare their gates.
+
+# %%
+from attnlib.lab.data import example_feature_map
+
+x = example_feature_map()
+for c in range(4):
+    print(f"channel {c}:", x[0, c].int().tolist())
+
+# %% [markdown]
+# ### Squeeze
+#
+# The first step throws away *where* something is and keeps *how much* of it there is: the mean over the pixels of
+# each channel (equation (2) of the paper).
+#
+# $$z_c = \frac{1}{HW} \sum_{i=1}^{H} \sum_{j=1}^{W} x_c(i, j) \tag{8.2}$$
+#
+# For channel 0: $(1 + 2 + 3 + 2)/4 = 2$. Do the other three before you run the cell.
+
+# %%
+z = x.mean((2, 3))
+assert z.tolist() == [[2, 1, -1, 1]]  # (8.2)
+print("z =", z[0].tolist())
+
+# %% [markdown]
+# Channels 1 and 3 now look the same, although one is spread out and the other is a single peak. The squeeze cannot
+# tell them apart. Keep that in mind for part 7.
+#
+# ### Excitation
+#
+# Two layers look at all of $z$ at once. The first is narrow: $C/r$ units, here with $r = 2$ two of them. Our
+# weights are small whole numbers, so that the arithmetic stays easy:
+#
+# $$W_1 = \begin{pmatrix} 1 & -1 & 0 & 1 \\ 0 & -1 & 1 & 0 \end{pmatrix}, \qquad
+# W_2 = \begin{pmatrix} 1 & 0 \\ 0 & 1 \\ -1 & 1 \\ \tfrac12 & -1 \end{pmatrix}$$
+#
+# The first layer gives $u = W_1 z = (2 - 1 + 1,\; -1 - 1) = (2, -2)$. The ReLU shuts the second unit:
+# $a = (2, 0)$. The second layer widens to four channels again: $v = W_2 a = (2, 0, -2, 1)$.
+
+# %%
+W_1 = torch.tensor([[1, -1, 0, 1], [0, -1, 1, 0]]).double()
+W_2 = torch.tensor([[1, 0], [0, 1], [-1, 1], [0.5, -1]]).double()
+u = z @ W_1.T
+v = F.relu(u) @ W_2.T
+assert u.tolist() == [[2, -2]] and v.tolist() == [[2, 0, -2, 1]]
+
+# %% [markdown]
+# A sigmoid turns each of the four numbers into a gate between 0 and 1. The whole step is equation (3) of the paper:
+#
+# $$s = \sigma\big(W_2\, \mathrm{relu}(W_1 z)\big) \tag{8.3}$$
+#
+# To three digits, $\sigma(2) = 0.881$, $\sigma(0) = 0.5$, $\sigma(-2) = 0.119$ and $\sigma(1) = 0.731$. The gates
+# do not sum to one, and nothing asks them to: every channel may be open at the same time.
+
+# %%
+s = torch.sigmoid(F.relu(z @ W_1.T) @ W_2.T)
+assert s.round(decimals=3).tolist() == [[0.881, 0.5, 0.119, 0.731]]  # (8.3)
+assert s.sum() > 2
+print("s =", [round(gate, 3) for gate in s[0].tolist()])
+
+# %% [markdown]
+# ### Scale
+#
+# Each channel is multiplied by its own gate, the same number at every pixel (equation (4) of the paper):
+#
+# $$y_c(i, j) = s_c\, x_c(i, j) \tag{8.4}$$
+
+# %%
+y = x * s[:, :, None, None]
+assert torch.equal(y[0, 1], x[0, 1] / 2)  # (8.4): the gate of channel 1 is exactly 1/2
+assert torch.equal(y[0, 0], x[0, 0] * s[0, 0])
+
+# %%
+import matplotlib.pyplot as plt
+
+from attnlib.lab.plots import heatmap
+
+fig, axes = plt.subplots(2, 4, figsize=(8, 3.6))
+for ax, values in zip(axes.flat, torch.cat([x[0], y[0]]), strict=True):
+    heatmap(values, ax=ax, limits=(-4, 4), signed=True, numbers=True, colorbar=ax in axes[:, 3])
+    ax.set(xticks=[], yticks=[], title=f"gate {s[0, list(axes[1]).index(ax)]:.2f}" if ax in axes[1] else "x")
+show(fig, alt="Top row: the four channels of x. Bottom row: the same channels times their gates 0.88, "
+     "0.50, 0.12 and 0.73; the third has almost faded to zero.")
+
+# %% [markdown]
+# **What to see.** The pattern inside each channel is the same above and below; only its strength has changed. The
+# third channel is almost gone. Nothing has moved, and no two channels have been mixed: mixing happens only inside
+# the gate.
+
+# %% [markdown]
+# ## 4 · As matrices, and as a module · *Core*
+#
+# Equations (8.2) and (8.3) written as loops are slow but leave no doubt about what is meant. Here they are for a
+# single image, with nothing but Python's own arithmetic.
+
+# %%
+from math import exp
+
+def gate_by_loops(image, W_1, W_2):
+    (C, H, W), hidden = image.shape, len(W_1)
+    z = [sum(image[c, i, j] for i in range(H) for j in range(W)) / (H * W) for c in range(C)]
+    a = [max(0.0, sum(W_1[k, c] * z[c] for c in range(C))) for k in range(hidden)]
+    return [1 / (1 + exp(-sum(W_2[c, k] * a[k] for k in range(hidden)))) for c in range(C)]
+
+# %% [markdown]
+# For a batch, let the rows of $Z \in \mathbb{R}^{B \times C}$ be the squeezed images. The two sums over channels
+# become two matrix products, and the batch comes for free:
+#
+# $$S = \sigma\big(\mathrm{relu}(Z W_1^\top)\, W_2^\top\big) \tag{8.5}$$
+
+# %%
+def gate_by_matrices(x, W_1, W_2):
+    Z = x.mean((2, 3))
+    return torch.sigmoid(F.relu(Z @ W_1.T) @ W_2.T)
+
+maps, A, B = torch.randn(3, 6, 5, 4), torch.randn(2, 6), torch.randn(6, 2)
+loops = torch.tensor([gate_by_loops(image, A, B) for image in maps])
+assert torch.allclose(gate_by_matrices(maps, A, B), loops, atol=1e-6)  # (8.5)
+
+# %% [markdown]
+# The library's `SqueezeExcitation` is the same with two `nn.Linear` layers, which also bring biases. We hand it
+# our weights and get our gates; then we hand ours *its* random weights and biases.
+
+# %%
+from attnlib import SqueezeExcitation
+
+module = SqueezeExcitation(4, reduction=2, bias=False).double()
+module.load_state_dict({"W_1.weight": W_1, "W_2.weight": W_2})
+assert torch.equal(module.weights(x)[:, :, 0, 0], s)
+assert torch.equal(module(x), y)
+
+# %%
+module = SqueezeExcitation(6, reduction=2)
+(A, c), (B, d) = module.W_1.parameters(), module.W_2.parameters()
+ours = torch.sigmoid(F.relu(maps.mean((2, 3)) @ A.T + c) @ B.T + d)
+assert torch.allclose(module.weights(maps)[:, :, 0, 0], ours)
+assert torch.allclose(module(maps), maps * ours[:, :, None, None])
+
+# %% [markdown]
+# The course's `audit` says in sentences what a module does. It knows nothing about SE; it changes the input and
+# watches what follows. Read its lines on the gate: they are the two properties that define channel attention.
+
+# %%
+from attnlib.lab.audit import audit
+
+for finding in audit(module).findings:
+    if finding.check.startswith("gate"):
+        print(finding)
+
+# %% [markdown]
+# ## 5 · The backward pass by hand · *Depth*
+#
+# Let $L$ be any loss and $g = \partial L / \partial y$ what arrives from above, of the shape of $y$. The gate
+# makes $x$ count twice: once directly, as the thing that is scaled, and once through the mean that sets the scale.
+# We go back through the product, the sigmoid, the two layers and the mean, one image at a time.
+#
+# **Product.** In $y_c(i,j) = s_c\, x_c(i,j)$ the same $s_c$ serves all pixels, so their gradients add up:
+#
+# $$\frac{\partial L}{\partial s_c} = \sum_{i,j} g_c(i,j)\, x_c(i,j) \tag{8.6}$$
+#
+# **Sigmoid.** Its slope is $s(1-s)$, for each channel on its own:
+#
+# $$\frac{\partial L}{\partial v_c} = \frac{\partial L}{\partial s_c}\, s_c (1 - s_c) \tag{8.7}$$
+#
+# We let autograd keep its own gradients of the steps in between, to hold ours against them.
+
+# %%
+torch.manual_seed(1)
+x, W_1, W_2 = torch.randn(2, 6, 3, 4).double(), torch.randn(3, 6).double(), torch.randn(6, 3).double()
+b_1, b_2, g = torch.randn(3).double(), torch.randn(6).double(), torch.randn(2, 6, 3, 4).double()
+leaves = [t.requires_grad_() for t in (x, W_1, b_1, W_2, b_2)]
+z = x.mean((2, 3))
+u = z @ W_1.T + b_1
+a = F.relu(u)
+v = a @ W_2.T + b_2
+
+# %%
+s = torch.sigmoid(v)
+y = x * s[:, :, None, None]
+dx, dW_1, db_1, dW_2, db_2, dz, du, da, dv, ds = torch.autograd.grad(y, [*leaves, z, u, a, v, s], g)
+with torch.no_grad():
+    assert torch.allclose(ds, (g * x).sum((2, 3)))  # (8.6)
+    assert torch.allclose(dv, ds * s * (1 - s))  # (8.7)
+
+# %% [markdown]
+# **Second layer.** $v = W_2 a + b_2$ is linear. Its weights receive an outer product, its biases what arrives, its
+# input the transposed product. Over a batch the outer products of the images add up:
+#
+# $$\frac{\partial L}{\partial W_2} = \sum_{\text{images}} \frac{\partial L}{\partial v}\, a^\top, \qquad
+# \frac{\partial L}{\partial b_2} = \sum_{\text{images}} \frac{\partial L}{\partial v}, \qquad
+# \frac{\partial L}{\partial a} = W_2^\top \frac{\partial L}{\partial v} \tag{8.8}$$
+#
+# **ReLU.** A unit that was shut passes nothing on; $[\,\cdot\,]$ is 1 where the condition holds and 0 elsewhere:
+#
+# $$\frac{\partial L}{\partial u_k} = \frac{\partial L}{\partial a_k}\, [u_k > 0] \tag{8.9}$$
+
+# %%
+with torch.no_grad():
+    assert torch.allclose(dW_2, dv.T @ a) and torch.allclose(db_2, dv.sum(0))  # (8.8)
+    assert torch.allclose(da, dv @ W_2)
+    assert torch.allclose(du, da * (u > 0))  # (8.9)
+
+# %% [markdown]
+# **First layer.** The same once more:
+#
+# $$\frac{\partial L}{\partial W_1} = \sum_{\text{images}} \frac{\partial L}{\partial u}\, z^\top, \qquad
+# \frac{\partial L}{\partial b_1} = \sum_{\text{images}} \frac{\partial L}{\partial u}, \qquad
+# \frac{\partial L}{\partial z} = W_1^\top \frac{\partial L}{\partial u} \tag{8.10}$$
+#
+# **Mean, and both ways together.** Each pixel of channel $c$ has the share $1/HW$ in $z_c$. Add the direct way:
+#
+# $$\frac{\partial L}{\partial x_c(i,j)} = \underbrace{s_c\, g_c(i,j)}_{\text{direct}} +
+# \underbrace{\frac{1}{HW} \frac{\partial L}{\partial z_c}}_{\text{through the gate}} \tag{8.11}$$
+
+# %%
+with torch.no_grad():
+    assert torch.allclose(dW_1, du.T @ z) and torch.allclose(db_1, du.sum(0))  # (8.10)
+    assert torch.allclose(dz, du @ W_1)
+    through_the_gate = dz[:, :, None, None] / (3 * 4)
+    assert torch.allclose(dx, s[:, :, None, None] * g + through_the_gate)  # (8.11)
+
+# %% [markdown]
+# The second term of (8.11) is the same for every pixel of a channel: the gate hears only the mean, so it can only
+# ask for more or less of a channel as a whole. Now the backward pass as one function, and the whole of it held
+# against autograd *and* against central differences, which know nothing of any derivative.
+
+# %%
+def forward(x, W_1, b_1, W_2, b_2):
+    a = F.relu(x.mean((2, 3)) @ W_1.T + b_1)
+    return x * torch.sigmoid(a @ W_2.T + b_2)[:, :, None, None]
+
+def through_layers(dv, z, u, W_1, W_2):
+    du = dv @ W_2 * (u > 0)
+    layers = {"W_1": du.T @ z, "b_1": du.sum(0), "W_2": dv.T @ F.relu(u), "b_2": dv.sum(0)}
+    return layers, du @ W_1
+
+# %%
+def backward(g, x, W_1, b_1, W_2, b_2):
+    z = x.mean((2, 3))
+    u = z @ W_1.T + b_1
+    s = torch.sigmoid(F.relu(u) @ W_2.T + b_2)
+    dv = (g * x).sum((2, 3)) * s * (1 - s)
+    layers, dz = through_layers(dv, z, u, W_1, W_2)
+    pixels = x.shape[2] * x.shape[3]
+    return {"x": s[:, :, None, None] * g + dz[:, :, None, None] / pixels, **layers}
+
+# %%
+from attnlib.lab.gradients import compare_gradients
+
+inputs = {"x": x, "W_1": W_1, "b_1": b_1, "W_2": W_2, "b_2": b_2}
+table = compare_gradients(forward, backward, inputs)
+assert table["hand = autograd"].all() and table["hand = differences"].all()
+table
+
+# %% [markdown]
+# ### What one pixel does to the gates
+#
+# The same chain gives the **Jacobian of the gate**: how fast the gate of channel $c$ moves when pixel $(i,j)$ of
+# channel $k$ does. Put (8.7) to (8.11) together:
+#
+# $$\frac{\partial s_c}{\partial x_k(i,j)} = \frac{J_{ck}}{HW}, \qquad
+# J = \mathrm{diag}\big(s(1-s)\big)\; W_2\; \mathrm{diag}[u > 0]\; W_1 \tag{8.12}$$
+#
+# There is no $i$ and no $j$ on the right-hand side. Whatever SE does, **it does the same for a pixel in the corner
+# and a pixel in the middle**.
+
+# %%
+from attnlib.lab.gradients import jacobian
+
+one, (W_1, b_1, W_2, b_2) = x[:1].detach(), [t.detach() for t in leaves[1:]]
+gate = lambda x: torch.sigmoid(F.relu(x.mean((2, 3)) @ W_1.T + b_1) @ W_2.T + b_2)[0]
+slope, u = gate(one) * (1 - gate(one)), one.mean((2, 3))[0] @ W_1.T + b_1
+J = slope.diag() @ W_2 @ (u > 0).double().diag() @ W_1
+measured = jacobian(gate, one)[:, 0]
+assert torch.allclose(measured, J[:, :, None, None].expand_as(measured) / 12)  # (8.12)
+
+# %% [markdown]
+# ## 6 · What it attends to · *Core*
+#
+# Back to the cards. We put an SE block with $r = 4$ behind the convolutions: 16 channels, 4 hidden units. The
+# first eight channels look at side 0, the other eight at side 1, because the convolutions were grouped.
+#
+# **Predict before you go on:** after training, which gates will be high when the square is on side 0? Will the
+# gates take values in between, or be nearly open and nearly shut?
+
+# %%
+se_net, share = learn(lambda: SqueezeExcitation(16, reduction=4))
+print("right on more than three quarters of the new cards:", share > 0.75)
+
+# %%
+with torch.no_grad():
+    gates = se_net.attention.weights(se_net.features(new_cards.images))[:, :, 0, 0]
+    on_side_0 = new_cards.images[:, 0, 0, 0] == 1
+    by_side = torch.stack([gates[on_side_0].mean(0), gates[~on_side_0].mean(0)])
+ax = heatmap(by_side, ax=plt.subplots(figsize=(8, 2.2))[1], label="mean gate", numbers=True)
+ax.set(yticks=[0, 1], yticklabels=["square on side 0", "square on side 1"], xlabel="channel")
+ax.axvline(7.5, color="white", lw=3)
+show(ax.figure, alt="Mean gate of 16 channels in two rows, one for each place of the square. Many channels of "
+     "one half are open in one row and nearly shut in the other.")
+
+# %% [markdown]
+# **What to see.** Compare the two rows. A channel that reads a digit of side 0 (left of the line) is open where the
+# square is on side 0 and goes down where it is not; right of the line it is the other way round. Nobody told the
+# block about sides. Channels that are open, or shut, in both rows serve the network in other ways, some of them as
+# detectors of the square itself.
+
+# %%
+closes = by_side[0, :8].mean() - by_side[1, :8].mean(), by_side[1, 8:].mean() - by_side[0, 8:].mean()
+print("each half is more open when its side is marked:", all(difference > 0.1 for difference in closes))
+assert all(difference > 0.1 for difference in closes) and share > 0.75
+
+# %% [markdown]
+# ### Gates by class
+#
+# Now plain handwritten digits, ten classes and no square. Does the block open other channels for a 3 than for a 7?
+
+# %%
+from attnlib.lab.data import load_digits
+
+digits, new_digits = load_digits("train"), load_digits("test")
+digit_net, digit_share = learn(
+    lambda: SqueezeExcitation(16, reduction=4), digits, new_digits, groups=1)
+with torch.no_grad():
+    gates = digit_net.attention.weights(digit_net.features(new_digits.images))[:, :, 0, 0]
+by_class = torch.stack([gates[new_digits.labels == k].mean(0) for k in range(10)])
+
+# %%
+within = torch.stack([gates[new_digits.labels == k].std(0) for k in range(10)]).mean()
+ax = heatmap(by_class, ax=plt.subplots(figsize=(8, 3.6))[1], label="mean gate")
+ax.set(xlabel="channel", ylabel="class", yticks=range(10))
+show(ax.figure, alt="Mean gate by class and channel for ten digit classes and 16 channels. Columns differ "
+     "much more than rows.")
+assert by_class.mean(0).std() > by_class.std(0).mean() > 0
+
+# %% [markdown]
+# **What to see.** The picture has vertical stripes: a channel is open or half shut mostly *whatever the class is*.
+# Along a column the gate does change from class to class, but less than from channel to channel (the assertion
+# above). On this task the block acts mostly as a fixed choice of channels with a little steering on top. The paper
+# reports something similar for its early layers: there the gates of different classes nearly agree, and they part
+# only further up.
+
+# %% [markdown]
+# ### Turn a knob
+#
+# With the weights of part 3, add the same amount to all pixels of channel 0, so that its mean $z_0$ moves, and
+# watch all four gates.
+
+# %%
+def explore(z_0=2.0):
+    z = torch.tensor([[z_0, 1.0, -1.0, 1.0]]).double()
+    gates = torch.sigmoid(F.relu(z @ HAND_1.T) @ HAND_2.T)[0]
+    ax = plt.subplots(figsize=(5, 2.4))[1]
+    ax.bar(range(4), gates)
+    ax.set(ylim=(0, 1), xticks=range(4), xlabel="channel", ylabel="gate", title=f"mean of channel 0: {z_0:.1f}")
+    show(ax.figure, alt=f"Bars: the four gates when the mean of channel 0 is {z_0:.1f}.")
+
+# %%
+HAND_1 = torch.tensor([[1, -1, 0, 1], [0, -1, 1, 0]]).double()
+HAND_2 = torch.tensor([[1, 0], [0, 1], [-1, 1], [0.5, -1]]).double()
+explore(0.0)
+explore(4.0)
+
+# %% [markdown]
+# **What to see.** One mean moves all gates but one: channel 0 opens itself and channel 3, and shuts channel 2. Below
+# $z_0 = 0$ the first hidden unit is shut and nothing moves any more. Try it:
+
+# %% tags=["nbval-ignore-output"]
+from ipywidgets import interact
+
+interact(explore, z_0=(-2.0, 6.0, 0.5));
+
+# %% [markdown]
+# ## 7 · Where sources differ · *Depth*
+#
+# | what | paper | official code | popular copies |
+# |---|---|---|---|
+# | biases | none in (3), none in its count $2C^2/r$ | biases in both layers | both kinds: one well-known collection has none, another has them |
+# | layers | fully connected | fully connected | 1 x 1 convolutions on the $1 \times 1$ map |
+# | hidden width | $C/r$ | $C/r$ | rounded to a multiple of 8, at least 8 (timm) |
+# | squeeze | mean; the maximum is ablated | mean | mean, or half the sum of mean and maximum |
+# | gate | sigmoid | sigmoid | MobileNetV3: $\mathrm{relu6}(v+3)/6$ |
+#
+# We follow the official code where the paper is silent (biases on by default) and have one argument for each
+# difference that matters. One cell for each row:
+
+# %%
+with_bias, without = SqueezeExcitation(256), SqueezeExcitation(256, bias=False)
+count = lambda module: sum(p.numel() for p in module.parameters())
+print("C = 256, r = 16:", count(without), "weights;", count(with_bias) - count(without), "biases more")
+assert count(without) == 2 * 256**2 // 16 and count(with_bias) - count(without) == 16 + 256
+
+# %% [markdown]
+# A 1 x 1 convolution on a map of one pixel is a fully connected layer under another name:
+
+# %%
+maps, layer = torch.randn(2, 6, 1, 1), torch.nn.Linear(6, 3)
+convolution = torch.nn.Conv2d(6, 3, 1)
+convolution.weight.data, convolution.bias.data = layer.weight[:, :, None, None], layer.bias
+assert torch.allclose(convolution(maps)[:, :, 0, 0], layer(maps[:, :, 0, 0]), atol=1e-6)
+
+# %% [markdown]
+# timm rounds $C/16$ to the nearest multiple of 8 and takes at least 8. At $C = 64$ that doubles the block:
+
+# %%
+rounded = lambda c: max(8, int(c / 16 + 4) // 8 * 8)
+print({c: (c // 16, rounded(c)) for c in (64, 128, 256, 512)})
+assert [rounded(c) for c in (64, 128, 256, 512)] == [8, 8, 16, 32]
+assert count(SqueezeExcitation(64, reduction=64 // rounded(64))) > 1.8 * count(SqueezeExcitation(64))
+
+# %% [markdown]
+# The mean and the maximum see different things. Channels 1 and 3 of our example have the same mean and different
+# maxima, so only the maximum can tell the peak from the plateau. A gate with a straight line instead of a curve
+# agrees with the sigmoid at 0 and reaches 0 and 1 exactly, at $v = \mp 3$:
+
+# %%
+x = example_feature_map()
+assert x.mean((2, 3))[0, [1, 3]].tolist() == [1, 1] and x.amax((2, 3))[0, [1, 3]].tolist() == [2, 4]
+soft, hard = torch.sigmoid(torch.tensor([0, 1, 3.0])), F.hardsigmoid(torch.tensor([0, 1, 3.0]))
+print("sigmoid:", [f"{g:.4f}" for g in soft], " hard:", [f"{g:.4f}" for g in hard])
+assert hard.tolist()[::2] == [0.5, 1.0] and round(hard[1].item(), 4) == 0.6667
+
+# %% [markdown]
+# ## 8 · What it costs · *Depth*
+#
+# Two matrices of $C \cdot C/r$ numbers each, and biases if there are any:
+#
+# $$P = \frac{2C^2}{r}, \qquad P_{\text{bias}} = \frac{2C^2}{r} + \frac{C}{r} + C \tag{8.13}$$
+#
+# Each weight is used once for an image, so there are as many multiply-accumulates (MACs) as weights, however large
+# the map is:
+#
+# $$\mathrm{MACs} = \frac{2C^2}{r} \tag{8.14}$$
+#
+# The means and the product with the gate are not in that count, by the custom of the field. They cost $2\,CHW$
+# additions and multiplications, and we shall see that they take the time.
+
+# %%
+from attnlib.lab.cost import count_macs, count_parameters
+
+for C, r in [(64, 16), (96, 8), (256, 4)]:
+    block = SqueezeExcitation(C, reduction=r)
+    assert count_parameters(block) == 2 * C**2 // r + C // r + C  # (8.13)
+    assert count_macs(block, torch.randn(1, C, 7, 5)) == 2 * C**2 // r  # (8.14)
+
+# %% [markdown]
+# ### Two numbers for the same network
+#
+# SE-ResNet-50 is in the literature with 28.09 million parameters, and also with 26.77 million. Both are right. Its
+# 16 blocks put out 256, 512, 1024 and 2048 channels (3, 4, 6 and 3 times), and each has an SE block with $r = 16$.
+# First the plain network, counted layer by layer:
+
+# %%
+def bottleneck(c_in, c, project):  # three convolutions with their norms; a projection where the size changes
+    body = c_in * c + 9 * c * c + c * 4 * c + 2 * (c + c + 4 * c)
+    return body + (c_in * 4 * c + 2 * 4 * c if project else 0)
+
+stages = [(3, 64, 64), (4, 256, 128), (6, 512, 256), (3, 1024, 512)]
+blocks = sum(bottleneck(c_in, c, True) + (n - 1) * bottleneck(4 * c, c, False) for n, c_in, c in stages)
+plain_resnet = (49 * 3 * 64 + 2 * 64) + blocks + (2048 * 1000 + 1000)
+print(f"ResNet-50: {plain_resnet:,}")
+
+# %%
+outputs = [256] * 3 + [512] * 4 + [1024] * 6 + [2048] * 3
+weights = sum(2 * C**2 // 16 for C in outputs)
+biases = sum(C // 16 + C for C in outputs)
+print(f"+ {weights:,} weights = {plain_resnet + weights:,}; + {biases:,} biases more")
+assert (plain_resnet, weights, weights + biases) == (25_557_032, 2_514_944, 2_530_992)
+assert f"{(plain_resnet + weights + biases) / 1e6:.2f}" == "28.09"
+assert f"{(plain_resnet + weights) / 2**20:.2f}" == "26.77"
+
+# %% [markdown]
+# So 28.09 M counts the biases and divides by $10^6$; 26.77 M, in the table of the ECA paper, leaves them out and
+# divides by $2^{20}$. A difference of 1.3 "million" parameters, and the two blocks differ in 16,048 numbers. **Never
+# compare two published sizes before you know how each was counted.**
+
+# %%
+print(f"biases: {biases:,}, that is {biases / (plain_resnet + weights):.2%} of the network")
+assert biases == 16_048
+
+# %% [markdown]
+# ### Time and memory
+#
+# Any gate that looks at the whole map before it scales it must read the map, read it again, and write it once. The
+# course calls this the **cost floor**: `x * x.mean((2, 3), keepdim=True)`. How far above it is SE? We time both in
+# turn, pair by pair, and draw the median ratio; on your machine it will look a little different.
+
+# %%
+from attnlib.lab.cost import saved_bytes, time_against_floor
+
+widths = (64, 128, 256, 512)
+ratios = [time_against_floor(SqueezeExcitation(C), torch.randn(4, C, 28, 28), repeats=9) for C in widths]
+ax = plt.subplots(figsize=(5, 2.6))[1]
+ax.bar([str(C) for C in widths], ratios)
+ax.axhline(1, color="black", ls="--")
+ax.set(xlabel="channels C", ylabel="time / cost floor")
+show(ax.figure, alt="Bars of SE's forward time over the cost floor for 64 to 512 channels, all not far above 1.")
+
+# %%
+maps = torch.randn(4, 256, 28, 28)
+extra = saved_bytes(SqueezeExcitation(256), maps)
+print("kept for the backward pass beside the map itself: under 1% of the map:",
+      extra < 0.01 * maps.numel() * 4)
+assert extra < 0.01 * maps.numel() * 4
+
+# %% [markdown]
+# **What to see.** SE is close to the floor. Its matrices are tiny; the time goes into passing over the map twice. For
+# training it keeps next to nothing beyond the map, since the product needs the map and a handful of gates. On paper
+# SE is almost free. In time it costs what any global gate costs: reading everything again.
+
+# %% [markdown]
+# ## 9 · Does it help? · *Core*
+#
+# **Where it should win by construction:** the cards. (8.1) says that the plain network cannot choose a side; a
+# channel gate can. **Where it need not win:** plain digits, where nothing has to be switched. The same network, the
+# same training, five seeds each, with and without the block.
+#
+# **Predict** the two pictures before you run the cells: how large is the gap on each task, and how large the spread?
+
+# %%
+SEEDS = range(5)
+block = lambda: SqueezeExcitation(16, reduction=4)
+on_cards = {
+    "plain": [learn(seed=seed)[1] for seed in SEEDS],
+    "SE": [learn(block, seed=seed)[1] for seed in SEEDS],
+}
+
+# %%
+on_digits = {
+    "plain": [learn(None, digits, new_digits, seed, groups=1)[1] for seed in SEEDS],
+    "SE": [learn(block, digits, new_digits, seed, groups=1)[1] for seed in SEEDS],
+}
+
+# %%
+from attnlib.lab.plots import seeds
+
+fig, axes = plt.subplots(1, 2, figsize=(7, 3), sharey=True)
+for ax, results, title in zip(axes, (on_cards, on_digits), ("cards", "plain digits"), strict=True):
+    seeds(results, ax=ax).set(ylim=(0, 1), title=title)
+show(fig, alt="Test accuracy of five seeds, plain and with SE. On the cards SE lies far above the plain "
+     "network, on plain digits the two cannot be told apart.")
+
+# %% [markdown]
+# **What to see.** On the cards the two groups do not come near each other: every seed with SE is well above every
+# seed without. On plain digits they overlap. How much could we have seen there? The test set has 510 images, so an
+# accuracy near 95% has a standard error of about one point from the choice of images alone. We compare seed by
+# seed, and the mean difference must be twice that before we would call it one.
+
+# %%
+assert min(on_cards["SE"]) > max(on_cards["plain"]) + 0.15
+differences = torch.tensor(on_digits["SE"]) - torch.tensor(on_digits["plain"])
+p = torch.tensor(on_digits["plain"]).mean()
+resolution = 2 * (p * (1 - p) / len(new_digits)).sqrt()
+print("cards: SE wins with every seed; digits: no difference found:", bool(differences.mean().abs() < resolution))
+assert differences.mean().abs() < resolution
+
+# %% [markdown]
+# Two small tasks say what the mechanism *can* do. They do not say that it helps on photographs; that is measured in
+# notebook 17, `17_face_off`, on real images and against all the others.
+
+# %% [markdown]
+# ## 10 · Where it breaks · *Depth*
+#
+# ### A published mistake: softmax after the sigmoid
+#
+# A version of SE that circulates multiplies $x$ not by $s$ but by a softmax of $s$ over the channels:
+#
+# $$w_c = \frac{e^{s_c}}{\sum_k e^{s_k}}, \qquad \frac1C \sum_c w_c = \frac1C, \qquad
+# \frac{1}{1 + (C-1)e} < w_c < \frac{e}{e + C - 1} \tag{8.15}$$
+#
+# The weights of an image sum to 1, so their mean is $1/C$ whatever was learnt. And since every $s_k$ lies between 0
+# and 1, the largest weight is at most $e = 2.718...$ times the smallest: **no channel can be shut, and all of them
+# shrink**.
+#
+# **Predict:** with 64 channels, by what factor do the activations shrink in one block? In three blocks, one behind
+# the other?
+
+# %%
+x, se = torch.randn(2, 64, 6, 6).double(), SqueezeExcitation(64).double()
+with torch.no_grad():
+    se.W_2.weight.mul_(1000)  # gates as extreme as they get
+    w = se.weights(x).softmax(1)
+e, C = torch.e, 64
+assert torch.allclose(w.mean(1), torch.tensor(1 / 64).double())  # (8.15)
+assert w.min() > 1 / (1 + (C - 1) * e) and w.max() < e / (e + C - 1) and w.max() / w.min() < e
+
+# %% [markdown]
+# Three blocks in a row, with and without the mistake. With random weights a proper gate is near 1/2, so three of
+# them shrink the map to about an eighth: a gate is never entirely free. The double normalisation takes it to about
+# $64^{-3}$, and the gradient that comes back is the same product.
+
+# %%
+chain = [SqueezeExcitation(64).double() for _ in range(3)]
+
+def size_and_gradient(wrap):
+    start_map = torch.randn(2, 64, 6, 6).double().requires_grad_()
+    end = start_map
+    for se in chain:
+        end = end * wrap(se.weights(end))
+    (gradient,) = torch.autograd.grad(end.sum(), start_map)
+    return (end.std() / start_map.std()).item(), gradient.abs().mean().item()
+
+# %%
+proper, broken = size_and_gradient(lambda s: s), size_and_gradient(lambda s: s.softmax(1))
+print(f"shrinks to 1/{1 / proper[0]:.0f} properly, to about 64^{torch.tensor(broken[0]).log() / torch.tensor(64.0).log():.1f}"
+      " with the mistake")
+assert 1 / 12 < proper[0] < 1 / 6 and 0.9 < broken[0] * 64**3 < 1.1
+assert broken[1] / proper[1] < 1e-4
+
+# %% [markdown]
+# ### Take away one ingredient
+#
+# Back to the cards, with one change at a time:
+#
+# - *static*: gates that are learnt but do not look at the image, $s = \sigma(b)$;
+# - *double*: the softmax after the sigmoid;
+# - *r = 16*: one single hidden unit for all 16 channels; *r = 1*: sixteen.
+#
+# **Predict** an order before you run it. A hint for *static*: what does (8.1) say about it?
+
+# %%
+class Static(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.b = torch.nn.Parameter(torch.zeros(1, 16, 1, 1))
+
+    def forward(self, x):
+        return x * torch.sigmoid(self.b)
+
+# %%
+class Double(SqueezeExcitation):
+    def forward(self, x):
+        return x * self.weights(x).softmax(1)
+
+variants = {"static": Static, "double": lambda: Double(16, reduction=4)}
+variants |= {f"r = {r}": lambda r=r: SqueezeExcitation(16, reduction=r) for r in (16, 1)}
+changed = {name: [learn(v, seed=seed)[1] for seed in SEEDS] for name, v in variants.items()}
+
+# %%
+results = {"plain": on_cards["plain"], **changed, "r = 4": on_cards["SE"]}
+ax = seeds(results, ax=plt.subplots(figsize=(7, 3))[1])
+ax.set(ylim=(0, 1))
+show(ax.figure, alt="Accuracy on the cards, five seeds each: plain and static stay below one half; r = 1 and "
+     "r = 4 are high; double and r = 16 lie in between and scatter.")
+mean = {name: sum(values) / len(values) for name, values in results.items()}
+assert max(changed["static"]) < 0.6 and mean["r = 4"] - mean["double"] > 0.05
+assert mean["r = 4"] - mean["r = 16"] > 0.1 and abs(mean["r = 4"] - mean["r = 1"]) < 0.15
+
+# %% [markdown]
+# **What to see.** *Static* is as blind as the plain network: (8.1) holds for it, because a gate that is the same for
+# every card is only another fixed weight. It is looking at the image that makes the difference, not the extra
+# parameters. *Double* can lean to one side, since its weights may differ by a factor of $e$, but it cannot shut the
+# other. With *r = 16*, one hidden unit has to carry the whole decision through one ReLU; most seeds do not find
+# it. Between $r = 1$ and $r = 4$ we see no difference worth the name, at four times the price: a narrow hidden
+# layer costs nothing here, as long as it is not *too* narrow.
+
+# %% [markdown]
+# ## 11 · Claims · *Depth*
+#
+# Articles on the web say the following about SE. Each is settled by the cell below it, or by one above.
+#
+# **SE-1** "Squeeze by global average or max pooling; excite by a linear layer, ReLU, a linear layer and a sigmoid."
+# **True.** It is (8.2) and (8.3); the paper uses the mean and ablates the maximum. The library has both:
+
+# %%
+# claim SE-1: TRUE
+x, module = example_feature_map(), SqueezeExcitation(4, reduction=2, pool="max").double()
+by_hand = torch.sigmoid(module.W_2(F.relu(module.W_1(x.amax((2, 3))))))
+assert torch.equal(module.weights(x)[:, :, 0, 0], by_hand)
+
+# %% [markdown]
+# **SE-2** "The output is $x$ times a softmax of the sigmoid's weights." **Broken.** Part 10: the weights sum to 1,
+# the activations shrink to $1/C$ on average, and their gradients with them.
+
+# %%
+# claim SE-2: BROKEN
+x = torch.randn(2, 64, 6, 6)
+gate = SqueezeExcitation(64).weights(x)
+assert torch.allclose(gate.softmax(1).sum(1), torch.ones(2, 1, 1))
+print(f"mean weight: {gate.mean():.1f} properly, {gate.softmax(1).mean():.4f} = 1/64 with the softmax")
+
+# %% [markdown]
+# **SE-3** "SE strengthens spatial perception." **False.** The gate of a channel is one number for all its pixels, and
+# by (8.12) all pixels have the same part in it. Where something is, SE neither sees nor says. The picture shows
+# $\partial s_0 / \partial x_k(i,j)$ for six channels $k$ of the random example of part 5: flat, every one.
+
+# %%
+# claim SE-3: FALSE
+flat = measured[0]
+assert torch.allclose(flat, flat[:, :1, :1].expand_as(flat))
+fig, axes = plt.subplots(1, 6, figsize=(9, 1.8))
+for k, ax in enumerate(axes):
+    heatmap(1000 * flat[k], ax=ax, limits=(-20, 20), signed=True, colorbar=k == 5, label="slope x 1000")
+    ax.set(xticks=[], yticks=[], title=f"k = {k}")
+show(fig, alt="Six maps of the gate's Jacobian, one for each channel; each is a single flat colour.")
+
+# %% [markdown]
+# **SE-4** "SE is a self-attention module." **It depends on the sense.** In the wide sense (features weighted by
+# something computed from themselves) it is one, and SE's authors use the word so. In the narrow sense (every
+# position compares itself with every other) it is not: nothing pairwise is computed. The dependence shows it. Move
+# pixel $q$ and watch all other pixels $p$: through SE they follow in a pattern that is the same for every $q$, a
+# matrix of rank 1. In self-attention each $q$ has a pattern of its own.
+
+# %%
+# claim SE-4: DEPENDS
+pixels, module = torch.randn(1, 4, 3, 3).double(), SqueezeExcitation(4, reduction=2).double()
+row = lambda x: x.flatten(2)[0].T  # (pixels, channels)
+attend = lambda x: ((row(x) @ row(x).T).softmax(1) @ row(x)).T.reshape(x.shape)
+rank = {}
+for name, f in {"SE": module, "self-attention": attend}.items():
+    D = jacobian(lambda x, f=f: f(x)[0, 0].flatten(), pixels)[:, 0, 1].flatten(1)  # channel 1 to channel 0
+    rank[name] = int(torch.linalg.matrix_rank(D, rtol=1e-9))
+
+# %%
+print(rank)
+assert rank["SE"] == 1 and rank["self-attention"] > 1
+
+# %% [markdown]
+# **SE-5** "Pooling turns spatial information into channel information." **False.** It throws spatial information away:
+# shuffle the pixels, and $z$, the gate and every conclusion from them stay as they were.
+
+# %%
+# claim SE-5: FALSE
+order = torch.randperm(64)
+digit = digits.images[:1].double()
+shuffled = digit.flatten(2)[:, :, order].view_as(digit)
+assert not torch.equal(digit, shuffled) and torch.allclose(digit.mean((2, 3)), shuffled.mean((2, 3)))
+fig = pictures(torch.cat([digit, shuffled])[:, 0], ["a digit", "shuffled"])[0].figure
+show(fig, alt="A handwritten digit and the same pixels in random order; both have the same mean.")
+
+# %% [markdown]
+# ## 12 · Exercises
+#
+# Write each function in the place of `raise NotImplementedError` and run the cell and the one below it. The checker
+# says what is wrong, if anything is. Hints and a solution are folded away.
+#
+# ### Exercise 08.1 · the gate · *Core* · 10 minutes
+#
+# Write the gate of (8.2) and (8.3) for a batch, without biases. `x` is (b, c, h, w), `W_1` is (c/r, c), `W_2` is
+# (c, c/r); return the gates as (b, c).
+#
+# <details><summary>Hint 1</summary>
+#
+# Three steps: average over the last two axes, a linear layer with ReLU, a linear layer with a sigmoid.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `z` has a row for each image. To multiply every row by $W_1$ write `z @ W_1.T`; its shape is (b, c/r).
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# `z = x.mean((2, 3))`, then `torch.relu(z @ W_1.T)`; the second layer goes the same way.
+#
+# </details>
+
+# %% tags=["exercise"]
+def se_gate(x, W_1, W_2):
+    """x (b, c, h, w), W_1 (c/r, c), W_2 (c, c/r) -> gates (b, c)."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def se_gate(x, W_1, W_2):
+    z = x.mean((2, 3))
+    a = torch.relu(z @ W_1.T)
+    return torch.sigmoid(a @ W_2.T)
+
+# %%
+se_gate = check("08.1", se_gate)
+
+# %% [markdown]
+# ### Exercise 08.2 · the price · *Core* · 5 minutes
+#
+# Write the number of parameters of one SE block, with or without biases.
+#
+# <details><summary>Hint 1</summary>
+#
+# Draw the two layers: $C$ numbers go in, $C/r$ come out; then $C/r$ go in and $C$ come out.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# A linear layer from $n$ to $m$ has $nm$ weights, and $m$ biases if it has any.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# The weights are $2 C \cdot (C/r)$. The biases belong to the outputs of the two layers.
+#
+# </details>
+
+# %% tags=["exercise"]
+def se_parameters(channels, reduction, bias):
+    """The number of weights, and biases if bias is True."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def se_parameters(channels, reduction, bias):
+    hidden = channels // reduction
+    weights = 2 * channels * hidden
+    return weights + hidden + channels if bias else weights
+
+# %%
+se_parameters = check("08.2", se_parameters)
+
+# %% [markdown]
+# ### Exercise 08.3 · another gate backward · *Depth* · 20 minutes
+#
+# MobileNetV3 replaces the sigmoid by $s = \mathrm{relu6}(v+3)/6$: 0 up to $v = -3$, 1 from $v = 3$ on, a straight
+# line between. Given $g = \partial L/\partial y$ (called `grad_y`), $x$ and $v$, write $\partial L/\partial v$ of
+# shape (b, c).
+#
+# <details><summary>Hint 1</summary>
+#
+# Two steps of part 5 are enough: (8.6) stays as it is; (8.7) changes, because the slope of the gate does.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# The line climbs from 0 to 1 while $v$ goes from $-3$ to 3. Outside, the gate does not move at all.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# `(grad_y * x).sum((2, 3))` is $\partial L/\partial s$. Multiply by 1/6 where `v.abs() < 3`, and by 0 elsewhere.
+#
+# </details>
+
+# %% tags=["exercise"]
+def hard_gate_backward(grad_y, x, v):
+    """grad_y and x (b, c, h, w), v (b, c) -> the gradient for v, (b, c)."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def hard_gate_backward(grad_y, x, v):
+    grad_s = (grad_y * x).sum((2, 3))
+    return grad_s * (v.abs() < 3) / 6
+
+# %%
+hard_gate_backward = check("08.3", hard_gate_backward)
+
+# %% [markdown]
+# ### Exercise 08.4 · bug gallery · *Depth* · 10 minutes
+#
+# This forward pass was published as SE. It runs, it trains a little, and it is wrong. Mend it, and change as little
+# as you can.
+#
+# ```python
+# def forward(x, W_1, W_2):
+#     w = torch.sigmoid(torch.relu(x.mean((2, 3)) @ W_1.T) @ W_2.T)
+#     w = torch.softmax(w, dim=1)
+#     return x * w[:, :, None, None]
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# Print `w.sum(1)`. Should the gates of an image sum to anything in particular?
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Compare with (8.3) and (8.4), symbol by symbol. One step is not in the equations.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# The sigmoid is right. Take away the line below it.
+#
+# </details>
+
+# %% tags=["exercise"]
+def mended(x, W_1, W_2):
+    """x (b, c, h, w) -> features of the same shape, as in (8.4)."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def mended(x, W_1, W_2):
+    w = torch.sigmoid(torch.relu(x.mean((2, 3)) @ W_1.T) @ W_2.T)
+    return x * w[:, :, None, None]
+
+# %%
+mended = check("08.4", mended)
+
+# %% [markdown]
+# ### Exercise 08.5 · a whole network · *Depth* · 10 minutes
+#
+# `stages` lists pairs (number of blocks, channels that a block puts out). Every block has an SE block without
+# biases. How many weights do they add? For ResNet-50, `[(3, 256), (4, 512), (6, 1024), (3, 2048)]` with $r = 16$,
+# you know the answer from part 8.
+#
+# <details><summary>Hint 1</summary>
+#
+# One block of stage $s$ costs $2 C_s^2 / r$, and there are $N_s$ of them.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# $\frac{2}{r} \sum_s N_s C_s^2$ is the paper's own formula.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# `sum(n * c**2 for n, c in stages)` is the sum.
+#
+# </details>
+
+# %% tags=["exercise"]
+def network_parameters(stages, reduction):
+    """stages: a list of (blocks, channels) -> the weights of all SE blocks."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def network_parameters(stages, reduction):
+    return 2 * sum(n * c**2 for n, c in stages) // reduction
+
+# %%
+network_parameters = check("08.5", network_parameters)
+
+# %% [markdown]
+# ## 13 · Summary
+#
+# | step | equation | here | in the paper |
+# |---|---|---|---|
+# | squeeze | $z_c = \frac{1}{HW}\sum_{ij} x_c(i,j)$ | (8.2) | (2), with $u_c$ for our $x_c$ |
+# | excitation | $s = \sigma(W_2\,\mathrm{relu}(W_1 z))$ | (8.3) | (3), with $\delta$ for the ReLU |
+# | scale | $y_c = s_c\, x_c$ | (8.4) | (4), with $\tilde x_c$ for our $y_c$ |
+# | gradient | $s_c\, g_c + \frac{1}{HW}\, \partial L/\partial z_c$ | (8.11) | – |
+# | price | $2C^2/r$, with biases $+\,C/r + C$ | (8.13) | section 6, without biases |
+#
+# - SE multiplies each channel by a number that depends on the means of **all** channels. It sees no place and marks
+#   no place.
+# - It can do what a sum over places cannot: let a cue in one corner switch a channel everywhere (8.1).
+# - It costs $2C^2/r$ weights. Two published sizes of one network may differ by convention alone.
+# - The sigmoid lets every channel be open at once. A softmax behind it breaks that.
+# - On plain digits we found no difference. Whether it pays on your task, measure.
+#
+# **Sources.** Hu, Shen, Sun, arXiv 1709.01507 (equations, reduction 16, ablation of the squeeze); the authors' released
+# network definitions (biases); Howard et al., *Searching for MobileNetV3*, arXiv 1905.02244 (hard sigmoid); Wang et
+# al., *ECA-Net*, arXiv 1910.03151 (the table with 26.77 M).
+#
+# **Back:** [00_toolbox](00_toolbox.ipynb) · **Next:** `09_efficient_channel_attention`, which asks whether the two
+# layers are needed at all. The map of the course is in [00_start_here](00_start_here.ipynb).
