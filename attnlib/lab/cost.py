@@ -1,0 +1,180 @@
+"""What a mechanism costs: parameters, multiply-accumulates, memory for training, time against a floor.
+
+Closed forms stand beside counts, so that each can be held against the other.
+"""
+
+import copy
+import inspect
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from types import SimpleNamespace
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from attnlib._checks import check_positive
+from attnlib.feature_map import REGISTRY, build_attention
+
+aten = torch.ops.aten
+
+# Products that FlopCounterMode does not know, in its own unit: two operations for each multiply-accumulate.
+MORE_PRODUCTS = {
+    aten.mv: lambda W, x, **_: 2 * prod(W),
+    aten.addmv: lambda y, W, x, **_: 2 * prod(W),
+    aten.dot: lambda x, y, **_: 2 * prod(x),
+    aten.mkldnn_rnn_layer: lambda x, W, U, *_, **__: 2 * x[0] * x[1] * (prod(W) + prod(U)),
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters, and multiply-accumulates for one image."""
+
+    parameters: int
+    macs: int
+
+
+# Formulas in the channels c, the map's height h and width w, and the options o of the mechanism's class.
+Formula = Callable[[int, int, int, SimpleNamespace], int]
+
+PARAMETERS: dict[str, Formula] = {
+    "se": lambda c, h, w, o: 2 * c**2 // o.reduction + o.bias * (c // o.reduction + c),
+}
+MACS: dict[str, Formula] = {
+    "se": lambda c, h, w, o: 2 * c**2 // o.reduction,
+}
+
+
+def closed_form(name: str, channels: int, height: int, width: int, **options: object) -> Cost:
+    """The cost of the mechanism ``name`` on one image (channels, height, width), by its formula.
+
+    ``options`` are those of the mechanism's class, with its defaults. Raises ValueError for what
+    ``build_attention`` refuses, and for a height or width below 1.
+    """
+    check_positive("height", height)
+    check_positive("width", width)
+    with torch.device("meta"):  # checks the arguments without storing a weight
+        build_attention(name, channels, **options)
+    arguments = inspect.signature(REGISTRY[name]).bind(channels, **options)
+    arguments.apply_defaults()
+    sizes = channels, height, width, SimpleNamespace(**arguments.arguments)
+    return Cost(parameters=PARAMETERS[name](*sizes), macs=MACS[name](*sizes))
+
+
+def count_parameters(module: nn.Module) -> int:
+    """The number of trainable and frozen parameters; a shared one counts once, buffers not at all."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def count_macs(module: nn.Module, *inputs: Tensor) -> int:
+    """Multiply-accumulates of one forward pass in eval mode, for the whole batch given.
+
+    Counted are matrix products, convolutions and attention operators, with PyTorch's FlopCounterMode, which
+    has two operations for each multiply-accumulate, and nothing else: pooling, biases, norms, activations
+    and the product of gate and features are not in it, nor are sums of products written with ``*`` and
+    ``sum``. Padding is multiplied too. The module's mode, state and gradients stay as they are.
+    """
+    return int(cost_table(module, *inputs).loc["total", "macs"])
+
+
+def cost_table(module: nn.Module, *inputs: Tensor) -> pd.DataFrame:
+    """Parameters and MACs by sub-module, counted as in ``count_macs``.
+
+    Returns:
+        A row for each sub-module that owns parameters or multiplies, by its dotted name, and "total", which
+        is their sum; integer columns "parameters" and "macs". A sub-module's row leaves out what its own
+        sub-modules own and do; "(itself)" is the module given. What is shared stands in one row.
+    """
+    module = copy.deepcopy(module).eval()
+    module.requires_grad_()  # without gradients PyTorch fuses attention layers into one uncounted operator
+    names = {m: name or "(itself)" for name, m in module.named_modules()}
+    counter = FlopCounterMode(display=False, custom_mapping=MORE_PRODUCTS)
+    macs, running = Counter(), []
+
+    def book() -> None:
+        total = counter.get_total_flops() // 2
+        if running:
+            macs[running[-1]] += total - macs.total()
+
+    def enter(m: nn.Module, _: object) -> None:
+        book()
+        running.append(names[m])
+
+    def leave(*_: object) -> None:
+        book()
+        running.pop()
+
+    for m in names:
+        m.register_forward_pre_hook(enter)
+        m.register_forward_hook(leave)
+    # the other kernels of scaled dot-product attention are not counted on a CPU
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        module(*inputs)
+
+    parameters = Counter(dict.fromkeys(names.values(), 0))
+    for name, parameter in module.named_parameters():
+        parameters[name.rpartition(".")[0] or "(itself)"] += parameter.numel()
+    rows = {name: (parameters[name], macs[name]) for name in names.values() if parameters[name] or macs[name]}
+    rows["total"] = (parameters.total(), macs.total())
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["parameters", "macs"], dtype="int64")
+
+
+def saved_bytes(function: Callable[..., Tensor], *inputs: Tensor) -> int:
+    """Bytes that autograd keeps from the forward pass for the backward pass.
+
+    Each storage counts once and whole. The inputs are left out, and a module's own parameters and buffers:
+    they exist anyway. A module runs in the mode it is in, on a copy, with gradients asked for every
+    floating-point input, as in the middle of a network.
+    """
+    if isinstance(function, nn.Module):
+        function = copy.deepcopy(function)
+        own = [*function.parameters(), *function.buffers()]
+    else:
+        own = []
+    inputs = tuple(x.detach().requires_grad_(x.is_floating_point()) for x in inputs)
+    there = {t.untyped_storage().data_ptr() for t in [*inputs, *own]}
+    kept: dict[int, int] = {}
+
+    def keep(saved: Tensor) -> Tensor:
+        storage = saved.untyped_storage()
+        if storage.data_ptr() not in there:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return saved
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
+        output = function(*inputs)  # held, so that no storage is freed and its address used again
+    del output
+    return sum(kept.values())
+
+
+def floor(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """The least that a gate made from the whole map must do: read it, read it again, write it once."""
+    return x * x.mean((2, 3), keepdim=True)
+
+
+def time_against_floor(module: nn.Module, x: Float[Tensor, "b c h w"], *, repeats: int = 30) -> float:
+    """How many times longer the module's forward pass takes than ``floor``, in eval mode without gradients.
+
+    The two are timed in turn, pair by pair, and the median of the pairs' ratios is returned, so that a
+    machine that slows down or speeds up meanwhile cancels out. The module is copied and stays as it is.
+    """
+    check_positive("repeats", repeats)
+    module = copy.deepcopy(module).eval()
+    with torch.no_grad():
+        for _ in range(3):  # warm-up
+            _seconds(module, x), _seconds(floor, x)
+        return statistics.median(_seconds(module, x) / _seconds(floor, x) for _ in range(repeats))
+
+
+def _seconds(function: Callable[[Tensor], Tensor], x: Tensor) -> float:
+    start = time.perf_counter()
+    function(x)
+    return time.perf_counter() - start
