@@ -39,14 +39,16 @@ def read_source(source: Path, *, solved: bool = False) -> NotebookNode:
     """The notebook a source stands for, without outputs.
 
     A cell tagged "solution" follows its "exercise" cell. The learner finds it folded in Markdown; with
-    ``solved`` it takes the place of the stub instead, so that a test can run it.
+    ``solved`` it takes the place of the stub instead, in front of the stub's call of ``check``, so that a
+    test can run it.
     """
     cells: list[NotebookNode] = []
     for cell in jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent").cells:
         tags = cell.metadata.get("tags", [])
         if "solution" in tags and solved:
             stub = next(c for c in reversed(cells) if "exercise" in c.metadata.get("tags", []))
-            stub.source = cell.source
+            calls = [line for line in stub.source.splitlines() if "check(" in line]
+            stub.source = cell.source if "check(" in cell.source else "\n".join([cell.source, *calls])
             continue
         if "solution" in tags:
             cell = nbformat.v4.new_markdown_cell(folded("Solution", cell.source))

@@ -1,25 +1,11 @@
-"""Every exercise: its right answers pass, each wrong answer is told its own sentence, a stub is left alone."""
-
-import importlib
-import pkgutil
+"""Every exercise: right answers pass, each wrong answer is told its own sentence, a stub is left alone."""
 
 import pytest
 
-import attnlib.exercises
-from attnlib.exercises import check
+from attnlib.exercises import all_exercises, check
 from attnlib.exercises.checker import diagnose, find, untouched
 
-MACHINERY = {"checker", "progress"}
-
-
-def exercise_names() -> list[str]:
-    modules = [m.name for m in pkgutil.iter_modules(attnlib.exercises.__path__) if m.name not in MACHINERY]
-    return [
-        name for m in modules for name in importlib.import_module(f"attnlib.exercises.{m}").EXERCISES
-    ]
-
-
-NAMES = exercise_names()
+NAMES = [name for names in all_exercises().values() for name in names]
 RIGHT = [(name, i) for name in NAMES for i in range(len(find(name).right))]
 WRONG = [(name, i) for name in NAMES for i in range(len(find(name).wrong))]
 

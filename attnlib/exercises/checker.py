@@ -9,6 +9,7 @@ import copy
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,6 +71,17 @@ def find(name: str) -> Exercise:
         raise ValueError(f"there is no exercise {name!r}: no notebook {notebook!r} has exercises") from None
     check_choice("exercise", name, exercises)
     return exercises[name]
+
+
+def all_exercises() -> dict[str, list[str]]:
+    """The names of the exercises and recall questions of every notebook that has some."""
+    package = Path(__file__).parent
+    found = {}
+    for file in sorted(package.glob("*.py")):
+        module = importlib.import_module(f"attnlib.exercises.{file.stem}")
+        if exercises := getattr(module, "EXERCISES", None):
+            found[file.stem.removeprefix("nb")] = list(exercises)
+    return found
 
 
 def check(name: str, answer: Any) -> Any:
@@ -199,3 +211,8 @@ def describe(value: Any) -> str:
         if value is None or isinstance(value, (int, float, str, tuple, list, dict))
         else type(value).__name__
     )
+
+
+def ramp(*shape: int, step: float = 0.37) -> torch.Tensor:
+    """Numbers in (-1, 1) that look random and are the same everywhere: sin(1), sin(1 + step) and so on."""
+    return torch.sin(1 + step * torch.arange(torch.Size(shape).numel(), dtype=torch.float64)).reshape(shape)

@@ -4,13 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnlib.exercises.checker import Exercise, Wrong, choice
-
-
-def ramp(*shape: int, step: float = 0.37) -> Tensor:
-    """Numbers in (-1, 1) that look random and are the same everywhere: sin(1), sin(1 + step) and so on."""
-    return torch.sin(1 + step * torch.arange(torch.Size(shape).numel(), dtype=torch.float64)).reshape(shape)
-
+from attnlib.exercises.checker import Exercise, Wrong, choice, ramp
 
 # 08.1 the gate -------------------------------------------------------------------------------------------
 
@@ -260,57 +254,6 @@ MEND = Exercise(
 )
 
 
-# 08.5 a whole network ------------------------------------------------------------------------------------
-
-
-def network_parameters(stages: list[tuple[int, int]], reduction: int) -> float:
-    return 2 / reduction * sum(blocks * channels**2 for blocks, channels in stages)
-
-
-def network_parameters_by_block(stages: list[tuple[int, int]], reduction: int) -> int:
-    every_block = [channels for blocks, channels in stages for _ in range(blocks)]
-    return sum(2 * c * (c // reduction) for c in every_block)
-
-
-def network_parameters_einsum(stages: list[tuple[int, int]], reduction: int) -> int:
-    blocks, channels = torch.tensor(stages).T
-    return int((blocks * channels**2).sum()) * 2 // reduction
-
-
-NETWORK = Exercise(
-    reference=network_parameters,
-    right=(network_parameters_by_block, network_parameters_einsum),
-    inputs=lambda: [([(3, 256), (4, 512), (6, 1024), (3, 2048)], 16), ([(2, 64), (5, 96)], 8)],
-    praise="The first input was ResNet-50: 2,514,944 weights.",
-    wrong=(
-        Wrong(
-            lambda stages, r: 2 / r * sum(c**2 for _, c in stages),
-            "you count one block a stage; every one of its blocks has an SE block of its own",
-        ),
-        Wrong(
-            lambda stages, r: 2 / r * sum(n * c for n, c in stages),
-            "the weights grow with the square of the channels: c into c/r and back",
-        ),
-        Wrong(
-            lambda stages, r: 1 / r * sum(n * c**2 for n, c in stages),
-            "there are two matrices a block; you count one",
-        ),
-        Wrong(
-            lambda stages, r: 2 / r * sum((n * c) ** 2 for n, c in stages),
-            "the number of blocks is not squared: n blocks of 2 c²/r weights each",
-        ),
-        Wrong(
-            lambda stages, r: sum(n * (2 * c * c // r + c // r + c) for n, c in stages),
-            "that is the count with biases, as the released networks have them; the paper's formula has none",
-        ),
-        Wrong(
-            lambda stages, r: 2 / r * sum(n * c for n, c in stages) ** 2,
-            "you square the sum; each block has its own c²",
-        ),
-    ),
-)
-
-
 EXERCISES = {
     "08.a": choice(
         "b",
@@ -346,5 +289,4 @@ EXERCISES = {
     "08.2": PRICE,
     "08.3": HARD_GATE,
     "08.4": MEND,
-    "08.5": NETWORK,
 }

@@ -66,7 +66,7 @@ def pictures(
     return np.asarray(axes)
 
 
-def seeds(
+def by_seed(
     results: Mapping[str, Sequence[float]], *, ax: Axes | None = None, label: str = "accuracy on the test set"
 ) -> Axes:
     """One column a condition: a dot for each seed, and a bar at their mean."""

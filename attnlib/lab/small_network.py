@@ -1,10 +1,15 @@
 """The small convolutional network in which the notebooks try a mechanism on small images."""
 
+from collections.abc import Callable
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnlib._checks import check_divides, check_positive
+from attnlib.lab.images import Images
+from attnlib.lab.training import train
 
 
 class SmallNetwork(nn.Module):
@@ -50,3 +55,29 @@ class SmallNetwork(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
         return self.read(F.avg_pool2d(self.attention(self.features(x)), 4).flatten(1))
+
+
+def learn(
+    data: Images,
+    attention: Callable[[], nn.Module] | None = None,
+    *,
+    seed: int,
+    groups: int = 1,
+    epochs: int = 8,
+    batch_size: int = 50,
+    learning_rate: float = 0.015,
+) -> SmallNetwork:
+    """Build a small network for ``data`` and train it: what the notebooks compare mechanisms with.
+
+    Args:
+        attention: makes the mechanism, for 16 channels; called after seeding, so that ``seed`` decides its
+            start too. None for the plain network.
+        seed: of the start and of the order of the batches; two mechanisms with the same seed see the same
+            batches, but not the same start, since each draws as many numbers as it needs.
+    """
+    torch.manual_seed(seed)
+    module = attention() if attention else None
+    network = SmallNetwork(data.images.shape[1:], len(data.classes), attention=module, groups=groups)
+    recipe = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    train(network, data, **recipe, seed=seed, progress=False)
+    return network

@@ -1,0 +1,178 @@
+"""What every notebook must hold, checked on its stored cells; and each one run with the solutions filled in.
+
+nbval runs the notebooks as the learner finds them and compares their text; what it cannot see stands here.
+"""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+LONGEST_CELL, LONGEST_LINE = 8, 100
+WORDS_FOR_CODE = 2
+
+_spec = importlib.util.spec_from_file_location("build", NOTEBOOKS / "build.py")
+build = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(build)
+
+SOURCES = sorted(build.SOURCES.glob("*.py"))
+every_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+
+
+def stored(source: Path) -> nbformat.NotebookNode:
+    return nbformat.read(NOTEBOOKS / f"{source.stem}.ipynb", as_version=4)
+
+
+def tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def code_cells(notebook) -> list:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def words(text: str) -> int:
+    """How many of the pieces between spaces hold a letter: `=` and `|` are no words."""
+    return sum(any(character.isalpha() for character in piece) for piece in text.split())
+
+
+def prose(notebook) -> str:
+    """The Markdown without what is folded away (hints, solutions)."""
+    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return re.sub(r"<details>.*?</details>", "", text, flags=re.S)
+
+
+def anchors(notebook) -> set[str]:
+    """The anchors of the headings, as JupyterLab makes them."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return {heading.strip().replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", text, flags=re.M)}
+
+
+@every_notebook
+def test_it_is_current_and_fit_to_be_stored(source):
+    assert build.problems(source) == []
+
+
+@every_notebook
+def test_every_tagged_result_is_followed_by_its_assertion(source):
+    cells = stored(source).cells
+    last_heading = ""
+    results = 0
+    for number, cell in enumerate(cells):
+        if cell.cell_type != "markdown":
+            continue
+        last_heading = (re.findall(r"^## .*$", cell.source, flags=re.M) or [last_heading])[-1]
+        if "Summary" in last_heading:
+            break
+        for tag in re.findall(
+            r"\\tag\{([\d.]+)\}", re.sub(r"<details>.*?</details>", "", cell.source, flags=re.S)
+        ):
+            results += 1
+            lines = [
+                line for c in cells[number + 1 :] if c.cell_type == "code" for line in c.source.splitlines()
+            ]
+            where = [i for i, line in enumerate(lines) if f"# ({tag})" in line]
+            assert where, f"({tag}) is displayed, but no cell behind it has the comment # ({tag})"
+            asserting = [
+                c.source for c in cells[number + 1 :] if c.cell_type == "code" and f"# ({tag})" in c.source
+            ]
+            assert "assert" in asserting[0], f"the cell of ({tag}) asserts nothing"
+    if source.stem != "00_start_here":
+        assert results > 0
+
+
+@every_notebook
+def test_code_cells_are_short(source):
+    for cell in code_cells(stored(source)):
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        assert len(lines) <= LONGEST_CELL, f"{len(lines)} lines:\n{cell.source}"
+        longest = max(lines, key=len, default="")
+        assert len(longest) <= LONGEST_LINE, f"{len(longest)} characters: {longest}"
+
+
+@every_notebook
+def test_it_is_prose_first(source):
+    notebook = stored(source)
+    code = sum(words(cell.source) for cell in code_cells(notebook))
+    assert words(prose(notebook)) >= WORDS_FOR_CODE * code
+
+
+@every_notebook
+def test_the_opening_says_what_a_learner_wants_to_know(source):
+    opening = stored(source).cells[0].source
+    assert opening.startswith(f"# {source.stem[:2]} · ")
+    for needed in ("**Time.**", "minutes", "**Prerequisites.**"):
+        assert needed in opening
+    assert re.search(r"\]\([^)]+\)", opening), "the opening links nowhere"
+
+
+@every_notebook
+def test_links_within_the_course_resolve(source):
+    notebook = stored(source)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = NOTEBOOKS / name if name else NOTEBOOKS / f"{source.stem}.ipynb"
+        assert target.exists(), f"the link {link} leads nowhere"
+        if anchor:
+            assert anchor in anchors(nbformat.read(target, as_version=4)), f"{name} has no heading {anchor}"
+
+
+@every_notebook
+def test_every_image_says_what_is_to_be_seen(source):
+    notebook = stored(source)
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                assert output.metadata.get("image/png", {}).get("alt"), f"no alt text:\n{cell.source}"
+    for alt, link in re.findall(r"!\[(.*?)\]\((.*?)\)", prose(notebook)):
+        assert len(alt.split()) >= 3, f"the image {link} has no alt text"
+
+
+@every_notebook
+def test_a_cell_that_shows_a_figure_has_it_stored(source):
+    for cell in code_cells(stored(source)):
+        if re.search(r"^show\(", cell.source, flags=re.M):
+            assert any("image/png" in output.get("data", {}) for output in cell.outputs), cell.source
+
+
+@every_notebook
+def test_it_ran_in_order_without_errors(source):
+    cells = [cell for cell in code_cells(stored(source)) if cell.source.strip()]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
+
+
+@every_notebook
+def test_a_claim_is_settled_by_an_assertion(source):
+    for cell in code_cells(stored(source)):
+        if claim := re.search(r"^# claim ([A-Z]+-\d+): [A-Z]+", cell.source, flags=re.M):
+            assert "assert" in cell.source, f"the cell of {claim[1]} asserts nothing"
+
+
+@every_notebook
+def test_every_exercise_has_three_hints_and_a_solution(source):
+    text = source.read_text(encoding="utf-8")
+    assert text.count('tags=["exercise"]') == text.count('tags=["solution"]')
+    for part in text.split("# ### Exercise ")[1:]:
+        assert part.count("<summary>Hint") >= 3, part.splitlines()[0]
+
+
+@every_notebook
+def test_with_the_solutions_filled_in_every_check_passes(source):
+    notebook = build.read_source(source, solved=True)
+    asked = [name for cell in code_cells(notebook) for name in re.findall(r'check\("([^"]+)"', cell.source)]
+    if not asked:
+        pytest.skip("no exercises")
+    NotebookClient(
+        notebook, timeout=180, kernel_name="python3", resources={"metadata": {"path": str(NOTEBOOKS)}}
+    ).execute()
+    printed = "".join(output.get("text", "") for cell in code_cells(notebook) for output in cell.outputs)
+    assert [name for name in asked if f"[v] {name}: right." not in printed] == []
