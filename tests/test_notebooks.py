@@ -122,6 +122,7 @@ def test_links_within_the_course_resolve(source):
         target = NOTEBOOKS / name if name else NOTEBOOKS / f"{source.stem}.ipynb"
         assert target.exists(), f"the link {link} leads nowhere"
         if anchor:
+            assert anchor.isascii(), f"JupyterLab does not follow {link}: its anchor is not plain ASCII"
             assert anchor in anchors(nbformat.read(target, as_version=4)), f"{name} has no heading {anchor}"
 
 
@@ -139,8 +140,11 @@ def test_every_image_says_what_is_to_be_seen(source):
 @every_notebook
 def test_a_cell_that_shows_a_figure_has_it_stored(source):
     for cell in code_cells(stored(source)):
+        images = [output.data for output in cell.outputs if "image/png" in output.get("data", {})]
         if re.search(r"^show\(", cell.source, flags=re.M):
-            assert any("image/png" in output.get("data", {}) for output in cell.outputs), cell.source
+            assert images, f"a figure was shown and none is stored:\n{cell.source}"
+        twice = [data for data in images if data["text/plain"].startswith("<Figure size")]
+        assert not twice, f"a figure is displayed without show, and so maybe twice:\n{cell.source}"
 
 
 @every_notebook

@@ -61,27 +61,29 @@ def choice(right: str, wrong: Mapping[str, str], praise: str) -> Exercise:
     )
 
 
-def find(name: str) -> Exercise:
-    """The exercise called ``name``: "08.2" is found in the module ``nb08``, "toolbox.1" in ``toolbox``."""
-    notebook = name.partition(".")[0]
-    module = f"nb{notebook}" if notebook.isdigit() else notebook
-    try:
-        exercises = importlib.import_module(f"attnlib.exercises.{module}").EXERCISES
-    except ModuleNotFoundError:
-        raise ValueError(f"there is no exercise {name!r}: no notebook {notebook!r} has exercises") from None
-    check_choice("exercise", name, exercises)
-    return exercises[name]
+def exercises_by_notebook() -> dict[str, dict[str, Exercise]]:
+    """Every exercise by its name, for each notebook: those of "08" stand in the module ``nb08``."""
+    found = {}
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        module = importlib.import_module(f"attnlib.exercises.{file.stem}")
+        if hasattr(module, "EXERCISES"):
+            found[file.stem.removeprefix("nb")] = module.EXERCISES
+    return found
 
 
 def all_exercises() -> dict[str, list[str]]:
     """The names of the exercises and recall questions of every notebook that has some."""
-    package = Path(__file__).parent
-    found = {}
-    for file in sorted(package.glob("*.py")):
-        module = importlib.import_module(f"attnlib.exercises.{file.stem}")
-        if exercises := getattr(module, "EXERCISES", None):
-            found[file.stem.removeprefix("nb")] = list(exercises)
-    return found
+    return {notebook: list(exercises) for notebook, exercises in exercises_by_notebook().items()}
+
+
+def find(name: str) -> Exercise:
+    """The exercise called ``name``; ValueError if there is none."""
+    notebook = name.partition(".")[0]
+    exercises = exercises_by_notebook().get(notebook)
+    if exercises is None:
+        raise ValueError(f"there is no exercise {name!r}: no notebook {notebook!r} has exercises")
+    check_choice("exercise", name, exercises)
+    return exercises[name]
 
 
 def check(name: str, answer: Any) -> Any:
@@ -150,8 +152,8 @@ def outcomes(exercise: Exercise, answer: Any) -> list[Any]:
     return results
 
 
-def matches(a: list[Any], b: list[Any], tolerance: float) -> bool:
-    return all(departure(x, y, tolerance) is None for x, y in zip(a, b, strict=True))
+def matches(got: list[Any], expected: list[Any], tolerance: float) -> bool:
+    return all(departure(e, g, tolerance) is None for e, g in zip(expected, got, strict=True))
 
 
 def first_departure(exercise: Exercise, expected: list[Any], got: list[Any]) -> str:

@@ -33,8 +33,8 @@ show(pictures(digit[None], ["a digit"])[0].figure, alt="A handwritten zero, eigh
 # %%
 scores = digit @ digit.T / 8**0.5
 weights = scores.softmax(dim=1)
-show(heatmap(weights, label="weight", limits=(0, 0.5)).set(xlabel="row looked at", ylabel="row")[0].figure,
-     alt="Attention weights of eight rows over eight rows of the digit.")
+show(heatmap(weights, label="weight", limits=(0, 0.5)).figure,
+     alt="Attention weights of the eight rows (from top to bottom) over the eight rows looked at.")
 
 # %% [markdown]
 # **What to see.** Row $i$ of the picture says where row $i$ of the digit looks: bright where it found something like

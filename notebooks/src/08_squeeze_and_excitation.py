@@ -14,10 +14,10 @@
 # **Time.** Core 60 minutes (parts 1-4, 6, 9 and exercises 08.1 and 08.2) · Depth 75 minutes (the rest).
 #
 # **Prerequisites.** The toolbox pages on
-# [softmax and its Jacobian](00_toolbox.ipynb#1-·-Softmax-and-its-Jacobian),
-# [vector-Jacobian products](00_toolbox.ipynb#2-·-Vector-Jacobian-products),
-# [convolution and its cost](00_toolbox.ipynb#4-·-Convolution-and-counting-its-MACs) and
-# [batch normalisation](00_toolbox.ipynb#5-·-BatchNorm-in-train-and-eval,-and-its-backward-pass).
+# [softmax and its Jacobian](00_toolbox.ipynb#1.-Softmax-and-its-Jacobian),
+# [vector-Jacobian products](00_toolbox.ipynb#2.-Vector-Jacobian-products),
+# [convolution and its cost](00_toolbox.ipynb#4.-Convolution-and-counting-its-MACs) and
+# [batch normalisation](00_toolbox.ipynb#5.-BatchNorm-in-train-and-eval,-and-its-backward-pass).
 # The course's map is in [00_start_here](00_start_here.ipynb).
 
 # %% [markdown]
@@ -434,13 +434,15 @@ print("right on more than three quarters of the new cards:", share > 0.75)
 # %%
 with torch.no_grad():
     gates = se_net.attention.weights(se_net.features(new_cards.images))[:, :, 0, 0]
-    on_side_0 = new_cards.images[:, 0, 0, 0] == 1
-    by_side = torch.stack([gates[on_side_0].mean(0), gates[~on_side_0].mean(0)])
+on_side_0 = new_cards.images[:, 0, 0, 0] == 1
+by_side = torch.stack([gates[on_side_0].mean(0), gates[~on_side_0].mean(0)])
+
+# %%
 ax = heatmap(by_side, ax=plt.subplots(figsize=(8, 2))[1], label="mean gate")
 ax.set(yticks=[0, 1], yticklabels=["square on side 0", "square on side 1"], xlabel="channel")
 ax.axvline(7.5, color="white", lw=3)
-show(ax.figure, alt="Mean gate of 16 channels in two rows, one for each place of the square. The left "
-     "half is open in the upper row and shut in the lower one, the right half the other way.")
+show(ax.figure, alt="Mean gate of 16 channels in two rows, one for each place of the square. The "
+     "left half is open in the upper row and shut in the lower one, the right half the other way.")
 
 # %% [markdown]
 # **What to see.** Compare the two rows. Left of the line are the channels that look at side 0: open where the square
@@ -471,8 +473,8 @@ by_class = torch.stack([gates[new_digits.labels == k].mean(0) for k in range(10)
 # %%
 ax = heatmap(by_class, ax=plt.subplots(figsize=(6, 2.6))[1], label="mean gate")
 ax.set(xlabel="channel", ylabel="class", yticks=range(10))
-show(ax.figure, alt="Mean gate by class and channel for ten digit classes and 16 channels: the whole "
-     "picture is one bright colour, all gates are open.")
+show(ax.figure, alt="Mean gate by class and channel for ten digit classes and 16 channels: the "
+     "whole picture is one bright colour, all gates are open.")
 print("every gate is above 0.8 on every image:", bool(gates.min() > 0.8))
 assert gates.min() > 0.8
 
@@ -629,6 +631,8 @@ from attnlib.lab.cost import saved_bytes, time_against_floor
 widths = (64, 128, 256, 512)
 maps = {C: torch.randn(4, C, 56, 56) for C in widths}
 ratios = [time_against_floor(SqueezeExcitation(C), maps[C], repeats=9) for C in widths]
+
+# %%
 ax = plt.subplots(figsize=(5, 2.6))[1]
 ax.bar([str(C) for C in widths], ratios)
 ax.axhline(1, color="black", ls="--")
@@ -637,7 +641,7 @@ show(ax.figure, alt="Bars of SE's forward time over the cost floor for 64 to 512
 
 # %%
 extra, size_of_map = saved_bytes(SqueezeExcitation(256), maps[256]), 4 * maps[256].numel()
-print("kept for the backward pass, beside the map: under 1% of its size:", extra < size_of_map / 100)
+print("kept for the backward pass, beside the map: under 1% of it:", extra < size_of_map / 100)
 assert extra < size_of_map / 100
 
 # %% [markdown]
@@ -777,8 +781,8 @@ changed = {"static": accuracies(Static, range(3)), "double": accuracies(make_dou
 results = {"plain": on_cards["plain"], **changed, "SE": on_cards["SE"]}
 ax = by_seed(results, ax=plt.subplots(figsize=(5.5, 3))[1])
 ax.set(ylim=(0, 1))
-show(ax.figure, alt="Accuracy on the cards by seed: plain and static stay below one half, double lies "
-     "above them, and SE lies highest.")
+show(ax.figure, alt="Accuracy on the cards by seed: plain and static stay below one half, double "
+     "lies above them, and SE lies highest.")
 assert max(changed["static"]) < 0.6
 assert sum(changed["double"]) / 3 < sum(on_cards["SE"]) / 5 - 0.05
 
@@ -846,7 +850,8 @@ assert torch.equal(module.weights(x)[:, :, 0, 0], by_hand)
 x = torch.randn(2, 64, 6, 6)
 gate = SqueezeExcitation(64).weights(x)
 assert torch.allclose(gate.softmax(1).sum(1), torch.ones(2, 1, 1))
-print(f"mean weight: {gate.mean():.1f} properly, {gate.softmax(1).mean():.4f} = 1/64 with the mistake")
+print(f"mean weight: {gate.mean():.1f} properly, {gate.softmax(1).mean():.4f} with the mistake")
+assert torch.allclose(gate.softmax(1).mean(), torch.tensor(1 / 64))
 
 # %% [markdown]
 # **SE-3** "SE strengthens spatial perception." **False.** The gate of a channel is one number for all its pixels, and

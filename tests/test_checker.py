@@ -1,0 +1,147 @@
+"""The checker itself: what it says to answers that no bank knows."""
+
+import numpy as np
+import pytest
+import torch
+
+from attnlib.exercises.checker import (
+    Exercise,
+    Wrong,
+    all_exercises,
+    check,
+    choice,
+    departure,
+    diagnose,
+    find,
+    ramp,
+)
+
+
+def double(x):
+    return 2 * x
+
+
+DOUBLE = Exercise(
+    reference=double,
+    right=(),
+    inputs=lambda: [(torch.ones(2, 3, dtype=torch.float64),), (torch.zeros(1, dtype=torch.float64),)],
+    wrong=(Wrong(lambda x: x, "you forgot to double"), Wrong(lambda x: x.no_such, "there is no such method")),
+)
+ON_THE_FIRST = "on the input (tensor of shape (2, 3)) "
+
+
+def changes_its_input(x):
+    x += 1
+    return 2 * (x - 1)
+
+
+def raises(x):
+    raise RuntimeError("first line\nsecond line")
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (lambda x: x, "you forgot to double"),
+        (lambda x: x.another_name, "there is no such method"),
+        (lambda x: None, ON_THE_FIRST + "your function returns None; does it end in a return?"),
+        (lambda x: 2 * x[0], ON_THE_FIRST + "expected tensor of shape (2, 3), got tensor of shape (3,)"),
+        (
+            lambda x: 2 * x + (x * 0).index_fill(1, torch.tensor(2), 1),
+            ON_THE_FIRST + "expected 2 at [0, 2], got 3",
+        ),
+        (lambda x: "two", ON_THE_FIRST + "expected tensor of shape (2, 3), got 'two'"),
+        (lambda x: x.double() * float("nan"), ON_THE_FIRST + "expected 2 at [0, 0], got nan"),
+        (
+            changes_its_input,
+            ON_THE_FIRST + "your function changes its input; compute into a new tensor instead",
+        ),
+        (raises, ON_THE_FIRST + "your function raises RuntimeError: first line"),
+        (
+            lambda x: 2 * x + (x.numel() == 1),
+            "on the input (tensor of shape (1,)) expected 0 at [0], got 1",
+        ),
+        (3, "expected a function, got 3; hand over its name, without brackets behind it"),
+    ],
+)
+def test_what_a_wrong_answer_is_told(answer, sentence):
+    assert diagnose(DOUBLE, answer) == sentence
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        double,
+        lambda x: (2 * x).float(),
+        lambda x: (2 * x).numpy(),
+        lambda x: np.asarray(x) * 2,
+        lambda x: (2 * x).tolist(),
+        lambda x: 2 * x + 1e-8,
+    ],
+)
+def test_right_values_pass_in_any_type(answer):
+    assert diagnose(DOUBLE, answer) is None
+
+
+def test_a_stub_is_recognised_by_what_it_raises():
+    def stub(x):
+        raise NotImplementedError
+
+    assert diagnose(DOUBLE, stub) == "not written yet; the cells below use the course's own version"
+
+
+def test_check_returns_the_learners_function_only_if_it_passes(capsys):
+    def mine(x, W_1, W_2):
+        return torch.sigmoid((x.mean((2, 3)) @ W_1.T).clamp(min=0) @ W_2.T)
+
+    assert check("08.1", mine) is mine
+    assert check("08.1", lambda *_: None) is find("08.1").reference
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("[v] 08.1: right.") and printed[1].startswith("[x] 08.1: on the input")
+
+
+def test_a_choice_takes_letters_however_they_are_written():
+    question = choice("b", {"a": "not a"}, "Yes.")
+    assert [diagnose(question, answer) for answer in ("b", "B", " (b). ", "a", ...)] == [
+        None,
+        None,
+        None,
+        "not a",
+        "not answered yet; put your letter in the place of the three dots",
+    ]
+    assert diagnose(question, "x") == "'x' is not one of the choices; answer with a letter, such as 'a'"
+    assert diagnose(question, 2) == "2 is not one of the choices; answer with a letter, such as 'a'"
+
+
+def test_results_of_several_parts_are_compared_part_by_part():
+    expected = (torch.ones(2), {"kept": 1})
+    assert (
+        departure((torch.ones(2), 3.0), (torch.ones(2), 4.0), 1e-6)
+        == "item 1 of the result: expected 3, got 4"
+    )
+    assert departure(expected, torch.ones(2), 1e-6) == "expected 2 results, got tensor of shape (2,)"
+    assert departure("a", "b", 0.0) == "expected 'a', got 'b'"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("08.9", r"exercise='08.9' is not one of .*did you mean '08\..'\?"),
+        ("77.1", "there is no exercise '77.1': no notebook '77' has exercises"),
+        ("checker.1", "there is no exercise 'checker.1': no notebook 'checker' has exercises"),
+    ],
+)
+def test_a_name_that_does_not_exist_is_refused(name, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        check(name, double)
+
+
+def test_every_notebook_with_exercises_is_listed():
+    listed = all_exercises()
+    assert {"00", "toolbox", "08"} <= set(listed)
+    assert listed["08"][:3] == ["08.a", "08.b", "08.c"]
+
+
+def test_ramp_is_the_same_everywhere():
+    assert ramp(2, 2).dtype == torch.float64
+    assert [round(v, 6) for v in ramp(2, 2).flatten().tolist()] == [0.841471, 0.979908, 0.985719, 0.858118]
