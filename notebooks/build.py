@@ -39,19 +39,18 @@ def read_source(source: Path, *, solved: bool = False) -> NotebookNode:
     """The notebook a source stands for, without outputs.
 
     A cell tagged "solution" follows its "exercise" cell. The learner finds it folded in Markdown; with
-    ``solved`` it takes the place of the stub instead, in front of the stub's call of ``check``, so that a
-    test can run it.
+    ``solved`` it takes the place of the stub instead, so that a test can run it. Either way it ends in the
+    stub's call of ``check``.
     """
     cells: list[NotebookNode] = []
     for cell in jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent").cells:
-        tags = cell.metadata.get("tags", [])
-        if "solution" in tags and solved:
+        if "solution" in cell.metadata.get("tags", []):
             stub = next(c for c in reversed(cells) if "exercise" in c.metadata.get("tags", []))
-            calls = [line for line in stub.source.splitlines() if "check(" in line]
-            stub.source = cell.source if "check(" in cell.source else "\n".join([cell.source, *calls])
-            continue
-        if "solution" in tags:
-            cell = nbformat.v4.new_markdown_cell(folded("Solution", cell.source))
+            code = with_check_of(stub.source, cell.source)
+            if solved:
+                stub.source = code
+                continue
+            cell = nbformat.v4.new_markdown_cell(folded("Solution", code))
         cell.metadata = NotebookNode({k: v for k, v in cell.metadata.items() if k in KEPT_METADATA})
         cells.append(cell)
     seen: dict[str, int] = {}
@@ -62,6 +61,12 @@ def read_source(source: Path, *, solved: bool = False) -> NotebookNode:
     notebook = nbformat.v4.new_notebook(cells=cells)
     set_metadata(notebook)
     return notebook
+
+
+def with_check_of(stub: str, solution: str) -> str:
+    """The solution, ending in the stub's calls of check unless it has its own."""
+    calls = [line for line in stub.splitlines() if "check(" in line]
+    return solution if "check(" in solution else "\n".join([solution, "", *calls]).rstrip()
 
 
 def folded(title: str, code: str) -> str:

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from attnlib.feature_map import SqueezeExcitation
-from attnlib.lab.audit import CHECKS, Audit, Finding, audit, probes, redrawn, without_gradient
+from attnlib.lab.audit import Audit, audit
+from attnlib.lab.checks import CHECKS, Finding, probes, redrawn, without_gradient
 
 PER_CHANNEL = "one number for each channel, constant over space"
 PER_POSITION = "one number for each position, constant over channels"
@@ -286,10 +287,10 @@ def test_squeeze_excitation_holds(options):
 def test_what_is_printed():
     printed = str(audit(SqueezeExcitation(C, reduction=2))).splitlines()
     assert len(printed) == len(CHECKS)
-    assert printed[0] == "[v] shape: the output has the input's shape (2, 6, 9, 8)"
-    assert printed[-1] == "[-] cost: 45 parameters; 36 multiply-accumulates for one image of 9 x 8"
-    assert str(Finding("a", False, "b")) == "[x] a: b"
-    assert repr(Audit([Finding("a", False, "b"), Finding("c", None, "d")])) == "[x] a: b\n[-] c: d"
+    assert printed[0] == "✓ shape: the output has the input's shape (2, 6, 9, 8)"
+    assert printed[-1] == "· cost: 45 parameters; 36 multiply-accumulates for one image of 9 x 8"
+    assert str(Finding("a", False, "b")) == "✗ a: b"
+    assert repr(Audit([Finding("a", False, "b"), Finding("c", None, "d")])) == "✗ a: b\n· c: d"
     assert Audit([Finding("a", True, "b"), Finding("c", None, "d")]).holds
 
 

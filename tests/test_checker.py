@@ -27,7 +27,7 @@ DOUBLE = Exercise(
     inputs=lambda: [(torch.ones(2, 3, dtype=torch.float64),), (torch.zeros(1, dtype=torch.float64),)],
     wrong=(Wrong(lambda x: x, "you forgot to double"), Wrong(lambda x: x.no_such, "there is no such method")),
 )
-ON_THE_FIRST = "on the input (tensor of shape (2, 3)) "
+ON_THE_FIRST = "with x of shape (2, 3), "
 
 
 def changes_its_input(x):
@@ -43,14 +43,23 @@ def raises(x):
     ("answer", "sentence"),
     [
         (lambda x: x, "you forgot to double"),
-        (lambda x: x.another_name, "there is no such method"),
+        (lambda x: x.no_such, "there is no such method"),
+        (
+            lambda x: x.other,
+            ON_THE_FIRST + "your function raises AttributeError: 'Tensor' object has no attribute 'other'",
+        ),
         (lambda x: None, ON_THE_FIRST + "your function returns None; does it end in a return?"),
-        (lambda x: 2 * x[0], ON_THE_FIRST + "expected tensor of shape (2, 3), got tensor of shape (3,)"),
+        (lambda x: 2 * x[0], ON_THE_FIRST + "expected a tensor of shape (2, 3), got a tensor of shape (3,)"),
         (
             lambda x: 2 * x + (x * 0).index_fill(1, torch.tensor(2), 1),
             ON_THE_FIRST + "expected 2 at [0, 2], got 3",
         ),
-        (lambda x: "two", ON_THE_FIRST + "expected tensor of shape (2, 3), got 'two'"),
+        (
+            lambda x: [2 * row for row in x],
+            ON_THE_FIRST
+            + "expected a tensor of shape (2, 3), got a list of 2 tensors (torch.stack joins tensors of one shape)",
+        ),
+        (lambda x: "two", ON_THE_FIRST + "expected a tensor of shape (2, 3), got 'two'"),
         (lambda x: x.double() * float("nan"), ON_THE_FIRST + "expected 2 at [0, 0], got nan"),
         (
             changes_its_input,
@@ -59,7 +68,11 @@ def raises(x):
         (raises, ON_THE_FIRST + "your function raises RuntimeError: first line"),
         (
             lambda x: 2 * x + (x.numel() == 1),
-            "on the input (tensor of shape (1,)) expected 0 at [0], got 1",
+            "with x of shape (1,), expected 0 at [0], got 1",
+        ),
+        (
+            torch.ones(2),
+            "expected a function, got a tensor of shape (2,); hand over its name, without brackets behind it",
         ),
         (3, "expected a function, got 3; hand over its name, without brackets behind it"),
     ],
@@ -87,7 +100,7 @@ def test_a_stub_is_recognised_by_what_it_raises():
     def stub(x):
         raise NotImplementedError
 
-    assert diagnose(DOUBLE, stub) == "not written yet; the cells below use the course's own version"
+    assert diagnose(DOUBLE, stub) == "not written yet; the notebook goes on with the course's own version"
 
 
 def test_check_returns_the_learners_function_only_if_it_passes(capsys):
@@ -97,7 +110,7 @@ def test_check_returns_the_learners_function_only_if_it_passes(capsys):
     assert check("08.1", mine) is mine
     assert check("08.1", lambda *_: None) is find("08.1").reference
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].startswith("[v] 08.1: right.") and printed[1].startswith("[x] 08.1: on the input")
+    assert printed[0].startswith("✓ 08.1: right.") and printed[1].startswith("✗ 08.1: with x of shape")
 
 
 def test_a_choice_takes_letters_however_they_are_written():
@@ -119,7 +132,9 @@ def test_results_of_several_parts_are_compared_part_by_part():
         departure((torch.ones(2), 3.0), (torch.ones(2), 4.0), 1e-6)
         == "item 1 of the result: expected 3, got 4"
     )
-    assert departure(expected, torch.ones(2), 1e-6) == "expected 2 results, got tensor of shape (2,)"
+    assert departure(expected, torch.ones(2), 1e-6) == (
+        "expected a tuple of 2 tensors (torch.stack joins tensors of one shape), got a tensor of shape (2,)"
+    )
     assert departure("a", "b", 0.0) == "expected 'a', got 'b'"
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call
 
 from attnlib.feature_map import REGISTRY, build_attention
-from attnlib.lab.audit import CHECKS, draw, gate_of, has_weights, redrawn, without_gradient
+from attnlib.lab.checks import CHECKS, draw, gate_of, has_weights, redrawn, without_gradient
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def test_it_has_enough_answers_and_distinct_sentences(name):
 def test_the_reference_passes_and_is_handed_back(name, capsys):
     exercise = find(name)
     returned = check(name, exercise.reference)
-    assert capsys.readouterr().out.startswith(f"[v] {name}: right.")
+    assert capsys.readouterr().out.startswith(f"✓ {name}: right.")
     assert returned is (exercise.reference if exercise.is_function else None)
 
 
@@ -44,5 +44,5 @@ def test_an_untouched_stub_prints_one_line(name, capsys):
 
     exercise = find(name)
     returned = check(name, stub if exercise.is_function else ...)
-    assert capsys.readouterr().out == f"[ ] {name}: {untouched(exercise)}\n"
+    assert capsys.readouterr().out == f"○ {name}: {untouched(exercise)}\n"
     assert returned is (exercise.reference if exercise.is_function else None)

@@ -11,6 +11,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from attnlib.exercises.checker import find
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 LONGEST_CELL, LONGEST_LINE = 8, 100
@@ -170,6 +172,16 @@ def test_every_exercise_has_three_hints_and_a_solution(source):
 
 
 @every_notebook
+def test_a_tutors_sentence_refers_to_equations_that_exist(source):
+    notebook = stored(source)
+    displayed = set(re.findall(r"\\tag\{([\d.]+)\}", prose(notebook)))
+    names = [n for cell in code_cells(notebook) for n in re.findall(r'check\("([^"]+)"', cell.source)]
+    for exercise in map(find, names):
+        for sentence in [exercise.praise, *(wrong.says for wrong in exercise.wrong)]:
+            assert set(re.findall(r"\((\d+\.\d+)\)", sentence)) <= displayed, sentence
+
+
+@every_notebook
 def test_with_the_solutions_filled_in_every_check_passes(source):
     notebook = build.read_source(source, solved=True)
     asked = [name for cell in code_cells(notebook) for name in re.findall(r'check\("([^"]+)"', cell.source)]
@@ -179,4 +191,4 @@ def test_with_the_solutions_filled_in_every_check_passes(source):
         notebook, timeout=180, kernel_name="python3", resources={"metadata": {"path": str(NOTEBOOKS)}}
     ).execute()
     printed = "".join(output.get("text", "") for cell in code_cells(notebook) for output in cell.outputs)
-    assert [name for name in asked if f"[v] {name}: right." not in printed] == []
+    assert [name for name in asked if f"✓ {name}: right." not in printed] == []

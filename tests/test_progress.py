@@ -59,7 +59,7 @@ def test_a_place_that_cannot_be_written_is_no_reason_to_stop(tmp_path, monkeypat
     monkeypatch.setenv("ATTNLIB_PROGRESS", str(tmp_path / "a_file"))
     check("08.b", "c")
     printed = capsys.readouterr().out
-    assert "[v] 08.b: right." in printed and "could not be remembered" in printed
+    assert "✓ 08.b: right." in printed and "could not be remembered" in printed
 
 
 def test_an_interrupted_write_leaves_the_old_text(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ like one of the bank gets that sentence; any other gets the first place where it
 
 import copy
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,10 +99,10 @@ def check(name: str, answer: Any) -> Any:
     exercise = find(name)
     verdict = diagnose(exercise, answer)
     if verdict is None:
-        print(f"[v] {name}: right. {exercise.praise}".rstrip())
+        print(f"✓ {name}: right. {exercise.praise}".rstrip())
         progress.record(name)
     else:
-        print(f"{'[ ]' if verdict == untouched(exercise) else '[x]'} {name}: {verdict}")
+        print(f"{'○' if verdict == untouched(exercise) else '✗'} {name}: {verdict}")
     if exercise.is_function:
         return answer if verdict is None else exercise.reference
     return None
@@ -109,7 +110,7 @@ def check(name: str, answer: Any) -> Any:
 
 def untouched(exercise: Exercise) -> str:
     if exercise.is_function:
-        return "not written yet; the cells below use the course's own version"
+        return "not written yet; the notebook goes on with the course's own version"
     return "not answered yet; put your letter in the place of the three dots"
 
 
@@ -118,7 +119,7 @@ def diagnose(exercise: Exercise, answer: Any) -> str | None:
     if answer is ...:
         return untouched(exercise)
     if exercise.is_function and not callable(answer):
-        return f"expected a function, got {answer!r}; hand over its name, without brackets behind it"
+        return f"expected a function, got {describe(answer)}; hand over its name, without brackets behind it"
     got = outcomes(exercise, answer)
     if any(isinstance(g, NotImplementedError) for g in got):
         return untouched(exercise)
@@ -133,6 +134,9 @@ def diagnose(exercise: Exercise, answer: Any) -> str | None:
 
 class ChangedItsInput:
     """The outcome of a function that wrote into its arguments."""
+
+    def __str__(self) -> str:
+        return "changed its input"
 
 
 def outcomes(exercise: Exercise, answer: Any) -> list[Any]:
@@ -161,7 +165,7 @@ def first_departure(exercise: Exercise, expected: list[Any], got: list[Any]) -> 
     if not exercise.is_function:
         return f"{got[0]!r} is not one of the choices; answer with a letter, such as {'a'!r}"
     for arguments, e, g in zip(exercise.inputs(), expected, got, strict=True):
-        where = f"on the input ({', '.join(describe(a) for a in arguments)}) "
+        where = f"with {named(exercise.reference, arguments)}, "
         if isinstance(g, ChangedItsInput):
             return where + "your function changes its input; compute into a new tensor instead"
         if isinstance(g, Exception):
@@ -174,10 +178,22 @@ def first_departure(exercise: Exercise, expected: list[Any], got: list[Any]) -> 
     raise AssertionError("first_departure was called for a right answer")
 
 
+def named(function: Callable, arguments: tuple) -> str:
+    """'x of shape (2, 3) and scale = 2', with the names that the reference gives its arguments."""
+    parts = []
+    for name, value in zip(inspect.signature(function).parameters, arguments, strict=True):
+        if isinstance(value, torch.Tensor) and value.ndim:
+            parts.append(f"{name} of shape {tuple(value.shape)}")
+        else:
+            parts.append(f"{name} = {describe(value)}")
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
 def departure(expected: Any, got: Any, tolerance: float) -> str | None:
     """None where two outcomes agree, else 'expected …, got …' at the first place where they do not."""
     if isinstance(expected, (Exception, ChangedItsInput)) or isinstance(got, (Exception, ChangedItsInput)):
-        return None if type(expected) is type(got) else "one of the two raises, the other does not"
+        same = type(expected) is type(got) and str(expected) == str(got)
+        return None if same else "one raises what the other does not"
     if isinstance(expected, (tuple, list)):
         if not isinstance(got, (tuple, list)) or len(got) != len(expected):
             return f"expected {describe(expected)}, got {describe(got)}"
@@ -203,11 +219,11 @@ def departure(expected: Any, got: Any, tolerance: float) -> str | None:
 
 def describe(value: Any) -> str:
     if isinstance(value, torch.Tensor) and value.ndim:
-        return f"tensor of shape {tuple(value.shape)}"
+        return f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, torch.Tensor):
         return f"{value.item():.6g}"
     if isinstance(value, (tuple, list)) and any(isinstance(v, torch.Tensor) for v in value):
-        return f"{len(value)} results"
+        return f"a {type(value).__name__} of {len(value)} tensors (torch.stack joins tensors of one shape)"
     return (
         repr(value)
         if value is None or isinstance(value, (int, float, str, tuple, list, dict))

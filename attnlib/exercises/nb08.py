@@ -25,9 +25,10 @@ def se_gate_by_image(x: Tensor, W_1: Tensor, W_2: Tensor) -> Tensor:
 
 
 def gate_inputs() -> list[tuple]:
+    """Maps of two sizes; some hidden units are shut, and the gates lie between 0.1 and 0.9."""
     return [
-        (3 * ramp(2, 4, 3, 5) + ramp(4)[:, None, None], 2 * ramp(2, 4), 3 * ramp(4, 2, step=0.9)),
-        (2 * ramp(3, 6, 2, 2), 3 * ramp(3, 6, step=0.8), 2 * ramp(6, 3, step=1.3)),
+        (ramp(2, 4, 3, 5) + ramp(4)[:, None, None], 0.6 * ramp(2, 4), ramp(4, 2, step=0.9)),
+        (2 * ramp(3, 6, 2, 2), 0.7 * ramp(3, 6, step=0.8), ramp(6, 3, step=1.3)),
     ]
 
 
@@ -55,7 +56,7 @@ GATE = Exercise(
         ),
         Wrong(
             lambda x, W_1, W_2: se_gate(x, W_1, W_2).softmax(1),
-            "your gates sum to 1 over the channels: a softmax has crept in after the sigmoid; see (8.16)",
+            "your gates sum to 1 over the channels: a softmax has crept in after the sigmoid; see (8.15)",
         ),
         Wrong(
             lambda x, W_1, W_2: F.relu(x.mean((2, 3)) @ W_1.T) @ W_2.T,
@@ -66,12 +67,44 @@ GATE = Exercise(
             "none of your gates is below 1/2: a second ReLU stands in front of the sigmoid",
         ),
         Wrong(
+            lambda x, W_1, W_2: torch.sigmoid(torch.sigmoid(x.mean((2, 3)) @ W_1.T) @ W_2.T),
+            "there is a sigmoid behind the first layer too; that one has a ReLU",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: F.relu(torch.sigmoid(x.mean((2, 3)) @ W_1.T) @ W_2.T),
+            "ReLU and sigmoid have changed places: the ReLU belongs behind W_1, the sigmoid behind W_2",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: se_gate(x.mean(0, keepdim=True).expand_as(x), W_1, W_2),
+            "all images get the same gate: you average over the batch too; each image has a z of its own",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: torch.sigmoid(F.relu(x.mean((2, 3)) @ W_1) @ W_2),
+            "W_1 has shape (c/r, c): to multiply every row z with it, write z @ W_1.T, and W_2.T likewise",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: torch.sigmoid(F.relu(x.mean((2, 3)) @ W_1.T) @ W_2),
+            "the first layer is right; the second needs the transpose too: a @ W_2.T",
+        ),
+        *(
+            Wrong(
+                lambda x, W_1, W_2, axes=axes: torch.sigmoid(F.relu(x.mean(axes) @ W_1.T) @ W_2.T),
+                f"you average over {what}; z should be (b, c): average over the last two axes, (2, 3), and no others",
+            )
+            for axes, what in [
+                (1, "the channels"),
+                (2, "the rows only"),
+                (3, "the columns only"),
+                ((1, 2), "axes 1 and 2"),
+            ]
+        ),
+        Wrong(
             lambda x, W_1, W_2: x * se_gate(x, W_1, W_2)[:, :, None, None],
             "you return the rescaled features; this exercise asks for the gate alone, of shape (b, c)",
         ),
         Wrong(
             lambda x, W_1, W_2: se_gate(x, W_1, W_2)[:, :, None, None],
-            "the numbers are right; drop the two last axes: the exercise asks for shape (b, c)",
+            "the numbers are right; drop the last two axes: the exercise asks for shape (b, c)",
         ),
     ),
 )
@@ -118,6 +151,26 @@ PRICE = Exercise(
         Wrong(
             lambda c, r, bias: 2 * c * c // r + c // r + c,
             "you add the biases always; with bias=False there are none",
+        ),
+        Wrong(
+            lambda c, r, bias: 2 * c * c // r + c // r + c if bias else 0,
+            "without biases you return 0: `a + b if bias else 0` is read as `(a + b) if bias else 0`; put brackets round the last part",
+        ),
+        Wrong(
+            lambda c, r, bias: 2 * c * c // r + 2 * (c // r) * bias,
+            "you give both layers c/r biases; the second layer has c outputs, and so c biases",
+        ),
+        Wrong(
+            lambda c, r, bias: 2 * c * c // r + c // r * bias,
+            "you count the biases of the first layer only; the second has c of its own",
+        ),
+        Wrong(
+            lambda c, r, bias: 2 * c * c // r + (c // r + c) * (not bias),
+            "you have it the wrong way round: the biases are there when bias is True",
+        ),
+        Wrong(
+            lambda c, r, bias: 2 * c * c + (c // r + c) * bias,
+            "your biases are right, but you have not divided the weights by r: the hidden layer is narrower",
         ),
         Wrong(
             lambda c, r, bias: 2 * c * c + 2 * c * bias,
@@ -188,6 +241,30 @@ HARD_GATE = Exercise(
             "the line starts at v = -3, not at 0: relu6(v + 3) is positive from there on",
         ),
         Wrong(
+            lambda grad_y, x, v: (grad_y * x).sum((2, 3)),
+            "that is the gradient of s; one step back to v is missing, through the slope of the gate",
+        ),
+        Wrong(
+            lambda grad_y, x, v: (grad_y * x).sum((2, 3)) * ((v > 0) & (v < 6)) / 6,
+            "relu6 is a straight line while v + 3 lies between 0 and 6: that is -3 < v < 3, not 0 < v < 6",
+        ),
+        Wrong(
+            lambda grad_y, x, v: (grad_y * x).sum((2, 3)) * (v > -3) / 6,
+            "you let the gradient through above v = 3 too; there the gate is wide open and flat",
+        ),
+        Wrong(
+            lambda grad_y, x, v: (grad_y * x).sum((2, 3)) * (v < 3) / 6,
+            "you let the gradient through below v = -3 too; there the gate is shut and flat",
+        ),
+        Wrong(
+            lambda grad_y, x, v: (grad_y * x).sum((2, 3)) * F.hardsigmoid(v) * (1 - F.hardsigmoid(v)),
+            "s(1 - s) is the slope of the smooth sigmoid; the hard one is a straight line, of the same slope everywhere on it",
+        ),
+        Wrong(
+            lambda grad_y, x, v: grad_y * x * (v.abs() < 3)[:, :, None, None] / 6,
+            "v is (b, c), and so is its gradient: every pixel used the same gate, so sum over h and w",
+        ),
+        Wrong(
             lambda grad_y, x, v: (grad_y * x).sum((2, 3)) * F.hardsigmoid(v),
             "you multiply by the gate itself; the chain rule asks for its slope",
         ),
@@ -245,6 +322,20 @@ MEND = Exercise(
         Wrong(
             lambda x, W_1, W_2: se_gate(x, W_1, W_2)[:, :, None, None].expand_as(x),
             "you return the gate; the block returns the features, rescaled",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: se_gate(x, W_1, W_2)[:, :, None, None],
+            "you return the gate, (b, c, 1, 1); multiply x by it",
+        ),
+        Wrong(se_gate, "you return the gate, (b, c); give it two more axes and multiply x by it"),
+        Wrong(
+            lambda x, W_1, W_2: x, "now the gate is gone altogether; keep the sigmoid, and multiply x by it"
+        ),
+        Wrong(
+            lambda x, W_1, W_2: (
+                x * (se_gate(x, W_1, W_2) / se_gate(x, W_1, W_2).sum(1, keepdim=True))[:, :, None, None]
+            ),
+            "the gates of an image still sum to 1: dividing by the sum is a softmax in another dress",
         ),
         Wrong(
             lambda x, W_1, W_2: x * se_gate(x, W_1, W_2).softmax(0)[:, :, None, None],

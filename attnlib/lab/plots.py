@@ -59,7 +59,7 @@ def pictures(
     if axes is None:
         axes = plt.subplots(1, len(images), figsize=(1.6 * len(images), 1.9), squeeze=False)[1][0]
     for ax, image in zip(axes, images, strict=True):
-        ax.imshow(image.detach(), cmap="gray", vmin=limits[0], vmax=limits[1])
+        ax.imshow(image.detach().numpy(), cmap="gray", vmin=limits[0], vmax=limits[1])
         ax.set(xticks=[], yticks=[])
     for ax, title in zip(axes, titles, strict=False):
         ax.set_title(title, fontsize="small")

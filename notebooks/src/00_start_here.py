@@ -3,42 +3,59 @@
 #
 # **The question.** What is this course, and how do you work through it?
 #
-# **The answer in one sentence.** Twenty-one notebooks derive every attention mechanism from the dot product to
-# HRNet, each equation with a cell that checks it, each claim with a cell that settles it; you read, predict, run, and
-# write the important functions yourself.
+# **The answer in one sentence.** Planned are twenty-one notebooks, from the dot product to HRNet, and three are open
+# today (this one, the toolbox, and 08); each derives its equations, checks each of them with a cell, and lets you write
+# the important functions yourself.
 #
-# **Time.** 20 minutes.
+# **Time.** 15 minutes.
 #
-# **Prerequisites.** Python, a little PyTorch, first-year calculus. What else is needed stands on the skippable pages
-# of [00_toolbox](00_toolbox.ipynb).
+# **Prerequisites.** Python, a little PyTorch, first-year calculus. Anything else is explained in
+# [00_toolbox](00_toolbox.ipynb), page by page, when you need it.
 
 # %% [markdown]
-# ## 1 · Attention in three lines
+# ## 1 · Attention in a few lines
 #
-# Here is a handwritten digit, eight rows of eight pixels. Let every row compare itself with every row, by a dot
-# product, and turn its eight scores into eight weights that sum to one. That is attention; the rest of the course
-# asks what to compare, with what, and at what price.
+# Here is a handwritten digit: eight rows of eight pixels, bright where there is ink. We compare every row with every
+# row, by a dot product: multiply them pixel by pixel and add up. Ink at the same places gives a large number.
 #
-# Run the cell with **Shift+Enter**. (The first cell of a notebook takes a few seconds: it loads PyTorch.)
+# Click into the cell below and press **Shift+Enter**. The first cell of a notebook takes a few seconds, since it loads
+# PyTorch. (If it ends in red, go to part 3.)
 
 # %%
+import matplotlib.pyplot as plt
+import torch
+
 from attnlib.lab.data import load_digits
 from attnlib.lab.notebook import show, start
 from attnlib.lab.plots import heatmap, pictures
 
 start(seed=0)
-digit = load_digits("test").images[0, 0]
-show(pictures(digit[None], ["a digit"])[0].figure, alt="A handwritten zero, eight by eight pixels.")
 
 # %%
+digit = load_digits("test").images[0, 0]
 scores = digit @ digit.T / 8**0.5
 weights = scores.softmax(dim=1)
-show(heatmap(weights, label="weight", limits=(0, 0.5)).figure,
-     alt="Attention weights of the eight rows (from top to bottom) over the eight rows looked at.")
 
 # %% [markdown]
-# **What to see.** Row $i$ of the picture says where row $i$ of the digit looks: bright where it found something like
-# itself. Rows that cross the digit's two sides look at each other.
+# The last two lines are the first half of attention. `scores` holds the 8 x 8 dot products, divided by $\sqrt 8$ so that
+# they stay small (notebook 02 says why this number). The *softmax* turns each row of scores into positive weights that sum
+# to one: its share of attention. Write $w_{ij}$ for the weight that row $i$ gives to row $j$.
+#
+# **Predict.** Without any preference every weight would be $1/8 = 0.125$. Which row will row 0, the top of the zero, look
+# at most?
+
+# %%
+fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), width_ratios=[1, 1.3])
+left.imshow(digit.numpy(), cmap="gray"), left.set(title="a digit", ylabel="row", xticks=[])
+heatmap(weights, ax=right, limits=(0.05, 0.2), label="weight")
+right.set(xlabel="row looked at", ylabel="row")
+show(fig, alt="Left, a handwritten zero. Right, the weights of its eight rows over its eight rows: "
+     "brighter blocks where two rows have ink at the same places.")
+
+# %% [markdown]
+# **What to see.** Rows 3, 4 and 5 cross the left and the right side of the zero, so they give each other more weight, and
+# the top and the bottom less. Row 0 looks at row 7, the bottom, a little more than at itself: a dot product rewards much
+# ink as well as likeness. What to compare instead, and with what, is what the course is about.
 #
 # Each row of weights sums to one. In the course such a result is displayed with a number, and the number comes back
 # in a cell that checks it:
@@ -46,32 +63,40 @@ show(heatmap(weights, label="weight", limits=(0, 0.5)).figure,
 # $$\sum_j w_{ij} = 1 \quad \text{for every row } i \tag{0.1}$$
 
 # %%
-import torch
-
 assert torch.allclose(weights.sum(dim=1), torch.ones(8))  # (0.1)
+assert weights[0].argmax() == 7 and weights[0, 7] > weights[0, 0] > 1 / 8
+assert weights[3:6, 3:6].min() > 0.135 and weights[3:6, [0, 7]].max() < 1 / 8
 
 # %% [markdown]
-# No output is good news: an `assert` that holds says nothing. Change the `1` in `dim=1` above to a `0`, run both
-# cells again, and see one that fails. (Then put it back.)
+# No output is good news: an `assert` that holds says nothing. To see one that fails, change `softmax(dim=1)` into
+# `softmax(dim=0)` above, run that cell and then the one with the asserts. A red block appears whose last line says
+# `AssertionError`. Nothing is broken: put the 1 back and run both cells again.
 
 # %% [markdown]
 # ## 2 · How a notebook works
 #
 # - **Core and Depth.** The headings of a lesson are marked. Core takes about an hour and stands on its own. Depth
 #   is for a second reading: whole backward passes, published mistakes, costs.
-# - **Predict** comes before a key figure. Say your guess aloud, or write it down. Being wrong is the point.
-# - **What to see** comes after it.
-# - **Exercises** have a stub, three folded hints, a folded solution, and a checker. The checker knows the
-#   usual mistakes and says which one you made. Whatever you write, the cells below go on with a version that works.
+# - **Predict** comes before a key figure. Say your guess aloud, or write it down; a wrong guess costs nothing. The
+#   outputs that you find at first are from our run. To predict without seeing the answer, begin a lesson with *Edit →
+#   Clear Outputs of All Cells*.
+# - **What to see** comes after the figure.
+# - **Recall questions** open a lesson; you answer with a letter.
+# - **Exercises** have a stub, three folded hints, a folded solution, and a checker. The checker prints ✓ for a right
+#   answer, ○ for one not yet written, and ✗ for a wrong one, with what went wrong: it knows the usual mistakes.
+#   Whatever you write, the cells below go on with a version that works.
 # - **Sources that differ.** Papers, official code and popular copies often disagree. Each lesson says which one it
 #   follows, and shows the difference with a cell.
-# - **Your copy.** `make lab` opened a copy in the folder `work/`. It is yours: nothing overwrites it.
 #
-# Try a checker. Run the cell as it is; then write one wrong answer (say, `weights.T @ values`) and a right one.
+# **Nothing can go wrong.** The notebooks you see are your own copies, in the folder `work/`; nothing overwrites them.
+# If cells get into a tangle, choose *Kernel → Restart Kernel and Run All Cells*. For a fresh copy of a notebook, rename
+# yours and run `make lab` again. To stop for today, press Ctrl-C in the terminal; `make lab` brings you back.
 #
 # ### Exercise 00.1 · a weighted average · 5 minutes
 #
-# Output $i$ is the average of all values with the weights of row $i$. `weights` is (n, m), `values` is (m, d).
+# The second half of attention: output $i$ is the average of all values, with the weights of row $i$. `weights` is (n, m),
+# `values` is (m, d). In the cell below, replace the line `raise NotImplementedError` by your own, and press Shift+Enter.
+# Try a wrong answer first, say `return weights * values`, to see what a checker is like.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -105,10 +130,28 @@ def weighted_average(weights, values):
     return weights @ values
 
 # %% [markdown]
+# **Predict.** Every row of the zero is now replaced by an average of all rows, with the weights from above. What will be
+# left of it?
+
+# %%
+mixed = weighted_average(weights, digit)
+axes = pictures(torch.stack([digit, mixed]), ["before", "after"])
+show(axes[0].figure, alt="The zero before and after: afterwards all rows are alike, two bright "
+     "vertical bars with a grey band between them.")
+
+# %% [markdown]
+# **What to see.** The rows have become nearly the same: two bars, with a grey band between them. The weights were all near
+# $1/8$, so each output is close to the plain mean of the rows. Attention that hardly prefers anything blurs; sharper weights
+# need scores that differ more. You have seen the whole of attention once: **scores, weights, average**.
+
+# %%
+assert mixed.std(dim=0).max() < digit.std(dim=0).max() / 5
+
+# %% [markdown]
 # ## 3 · Is everything in place?
 #
-# Each line should say `True`. If one does not, close JupyterLab and run `make lab` again, which repairs the
-# installation; a damaged data file is named together with the command that restores it.
+# Each line should say `True`. If one does not, or if a cell with an `import` ended in red, close JupyterLab and run
+# `make clean` and `make lab` in the terminal: that installs everything afresh, and your notebooks and your progress stay.
 
 # %%
 import sys
@@ -117,86 +160,74 @@ from attnlib.lab.data import data_file
 
 print("Python 3.11 or newer:", sys.version_info >= (3, 11))
 print("torch 2.13:", torch.__version__.startswith("2.13."))
-print("data files intact:", all(data_file(name).exists() for name in ("digits.npy", "terms.csv")))
+for name in ("digits.npy", "terms.csv"):  # a damaged file is named, with the command that restores it
+    print(f"{name} is as it should be:", data_file(name).exists())
 
 # %% [markdown]
-# ## 4 · The map
+# ## 4 · Terms in English and Chinese
 #
-# Hours are for Core, then for everything. A notebook without a link is not built yet.
+# The words of the toolbox and of 08. For the whole course, put `terms` in the place of `open_now` in the last line.
+
+# %%
+import pandas as pd
+
+from attnlib.lab.data import load_terms
+
+pd.set_option("display.max_colwidth", None, "display.max_rows", None)
+terms = load_terms().drop(columns="symbol").set_index("english")
+open_now = terms[terms["notebook"].isin(["00_toolbox", "08_squeeze_and_excitation"])]
+open_now
+
+# %% [markdown]
+# ## 5 · Your progress
+#
+# What a checker passes is remembered on your own disk, and nowhere else; `progress.folder()` of `attnlib.exercises` names
+# the place. Run this cell again whenever you like. To start over, delete that folder.
+
+# %%
+from attnlib.exercises.overview import draw_progress
+
+show(draw_progress().figure, alt="Bars by notebook: exercises passed, and those still to do.")
+
+# %% [markdown]
+# ## 6 · The map
+#
+# Hours are for Core, and for Core and Depth together. The notebooks with a link are open; the others are not built yet.
 #
 # | notebook | derives | read first | hours |
 # |---|---|---|---|
-# | 00_start_here | how the course works | – | ⅓ |
-# | [00_toolbox](00_toolbox.ipynb) | softmax, gradients, variance, convolution, BatchNorm, residuals, GRU | – | up to 2 |
+# | [00_toolbox](00_toolbox.ipynb) | softmax, gradients, variance, convolution, BatchNorm, residuals, GRU | – | as needed, up to 1½ |
 # | **Part I, sequences** | | | |
-# | 01_what_is_attention (not built yet) | soft look-up; scores and normalisers | 00_toolbox | 1 / 2½ |
-# | 02_self_attention (not built yet) | queries, keys, values; why $1/\sqrt d$; the backward pass | 01 | 1 / 2½ |
-# | 03_multi_head_and_positions (not built yet) | heads; sinusoids; relative positions | 02 | 1 / 2 |
-# | 04_recurrent_attention (not built yet) | encoder-decoder; additive attention; Luong's scores | 01 | 1 / 2½ |
-# | 05_transformer (not built yet) | encoder, decoder, decoding with a cache | 03 | 1 / 3 |
-# | 06_moving_averages (not built yet) | moving averages as attention; cosine windows | 01 | 1 / 2 |
+# | 01_what_is_attention | soft look-up; scores and normalisers | 00_toolbox | 1 / 2½ |
+# | 02_self_attention | queries, keys, values; why $1/\sqrt d$; the backward pass | 01 | 1 / 2½ |
+# | 03_multi_head_and_positions | heads; sinusoids; relative positions | 02 | 1 / 2 |
+# | 04_recurrent_attention | encoder-decoder; additive attention; Luong's scores | 01 | 1 / 2½ |
+# | 05_transformer | encoder, decoder, decoding with a cache | 03 | 1 / 3 |
+# | 06_moving_averages | moving averages as attention; cosine windows | 01 | 1 / 2 |
 # | **Part II, feature maps** | | | |
-# | 07_attention_on_feature_maps (not built yet) | descriptor, score, gate, rescale; auditing a module | 02 | 1 / 2 |
-# | [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb) | a gate for each channel; reduction | 07 or 00_toolbox | 1 / 2¼ |
-# | 09_efficient_channel_attention (not built yet) | the kernel-size formula | 08 | 1 / 2 |
-# | 10_spatial_attention (not built yet) | a gate for each place; Darknet's layers | 07 | 1 / 2 |
-# | 11_cbam (not built yet) | channel and spatial gates in turn; BAM | 08, 10 | 1 / 2 |
-# | 12_normalization_attention (not built yet) | BatchNorm's scale as importance | 08 | 1 / 2 |
-# | 13_global_attention (not built yet) | GAM and its true price | 11 | 1 / 2 |
-# | 14_non_local (not built yet) | pairs of pixels; expectation-maximisation attention | 02, 07 | 1 / 2½ |
-# | 15_efficient_multi_scale (not built yet) | groups, two branches, a softmax that never sees the input | 10 | 1 / 2 |
-# | 16_hrnet (not built yet) | parallel resolutions; weight averages | 15 | 1 / 2½ |
+# | 07_attention_on_feature_maps | descriptor, score, gate, rescale; auditing a module | 02 | 1 / 2 |
+# | [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb) | a gate for each channel; reduction | 00_toolbox (07, once it is open) | 1 / 2¼ |
+# | 09_efficient_channel_attention | the kernel-size formula | 08 | 1 / 2 |
+# | 10_spatial_attention | a gate for each place; Darknet's layers | 07 | 1 / 2 |
+# | 11_cbam | channel and spatial gates in turn; BAM | 08, 10 | 1 / 2 |
+# | 12_normalization_attention | BatchNorm's scale as importance | 08 | 1 / 2 |
+# | 13_global_attention | GAM and its true price | 11 | 1 / 2 |
+# | 14_non_local | pairs of pixels; expectation-maximisation attention | 02, 07 | 1 / 2½ |
+# | 15_efficient_multi_scale | groups, two branches, a softmax that never sees the input | 10 | 1 / 2 |
+# | 16_hrnet | parallel resolutions; weight averages | 15 | 1 / 2½ |
 # | **Part III, judgement** | | | |
-# | 17_face_off (not built yet) | the measured comparison | 08 to 16 | 1 / 2 |
-# | 18_claims_on_trial (not built yet) | every claim settled; which mechanism for which job | all | 1 / 2 |
-# | 19_capstone (not built yet) | design one of your own | 07, 17 | 2 / 4 |
+# | 17_face_off | the measured comparison | 08 to 16 | 1 / 2 |
+# | 18_claims_on_trial | every claim settled; which mechanism for which job | all | 1 / 2 |
+# | 19_capstone | design one of your own | 07, 17 | 2 / 4 |
 #
-# **Two ways through.** *All of it*: in the order of the table. *Vision first*: 00, 02, 07, 08, then 09 to 16, 17
-# and 18; come back to 01 and 03 to 06 when a sequence turns up in your work.
-
-# %% [markdown]
-# ## 5 · Terms in English and Chinese
+# **Ways through.** *Today*: 08, with the toolbox pages that it names; one hour for its Core. *Once all is open*: the whole
+# table in order, or vision first: 00, 02, 07, 08, then 09 to 16, 17 and 18, and 01 and 03 to 06 when a sequence turns
+# up in your work.
 #
-# The words of the field, as they are used here. The table shows those of the notebooks that are open to you first;
-# drop the filter to see all of them.
-
-# %%
-from attnlib.lab.data import load_terms
-
-terms = load_terms()
-first = terms[terms["notebook"].isin(["00_toolbox", "08_squeeze_and_excitation"])]
-first[["english", "chinese", "symbol", "meaning"]].reset_index(drop=True)
-
-# %% [markdown]
-# ## 6 · Your progress
-#
-# What a checker passes is remembered on your own disk, and nowhere else. Run this cell again whenever you like.
-
-# %%
-from attnlib.exercises import all_exercises, progress
-
-passed = progress.passed()
-counts = {
-    notebook: (sum(name in passed for name in names), len(names))
-    for notebook, names in all_exercises().items()
-}
-
-# %%
-import matplotlib.pyplot as plt
-
-done, total = zip(*counts.values(), strict=True)
-ax = plt.subplots(figsize=(6, 0.5 + 0.4 * len(counts)))[1]
-ax.barh(list(counts), total, color="lightgrey", label="to do")
-ax.barh(list(counts), done, label="passed")
-ax.set(xlabel="exercises and recall questions", ylabel="notebook", xlim=(0, max(total) + 3))
-ax.legend(loc="lower right")
-show(ax.figure, alt="Bars by notebook: exercises passed, and those still to do.")
-
-# %% [markdown]
 # ## 7 · Summary
 #
-# You know how to run a cell, how an equation and its check belong together, how a checker answers, and where your
-# progress is kept.
+# You know how to run a cell, how an equation and its check belong together, how a checker answers, where your progress is
+# kept, and what attention is made of: scores, weights, average.
 #
-# **Next:** the [toolbox](00_toolbox.ipynb), of which you may skip every page whose self-test is easy, or straight to
-# [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb).
+# **Next:** [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb). It names the pages of the
+# [toolbox](00_toolbox.ipynb) that it needs: take their self-tests first (three minutes each) and skip what is easy.

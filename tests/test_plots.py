@@ -1,0 +1,133 @@
+"""Figures: what is drawn is what was given, on the scale that was asked for, and none is shown by itself."""
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from attnlib.lab import notebook
+from attnlib.lab.plots import by_seed, curves, heatmap, pictures
+
+
+@pytest.fixture(autouse=True)
+def closed_figures(monkeypatch):
+    plt.switch_backend("agg")
+    monkeypatch.setattr(plt, "show", lambda *a, **k: pytest.fail("a plot function called plt.show"))
+    yield
+    plt.close("all")
+
+
+def test_a_heatmap_has_its_first_row_on_top_and_its_limits():
+    values = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
+    ax = heatmap(values, limits=(0, 0.8), label="weight")
+    (image,) = ax.images
+    assert image.get_array().tolist() == [pytest.approx(row) for row in values.tolist()]
+    assert image.get_clim() == (0, 0.8) and image.get_cmap().name == "viridis"
+    bottom, top = ax.get_ylim()
+    assert bottom > top  # rows run downwards
+    assert ax.figure.axes[1].get_ylabel() == "weight"
+
+
+def test_a_signed_heatmap_is_centred():
+    ax = heatmap(torch.tensor([[-1.0, 1.0]]), limits=(-2, 2), signed=True)
+    assert ax.images[0].get_cmap().name == "vlag" and ax.images[0].get_clim() == (-2, 2)
+    with pytest.raises(
+        ValueError, match=r"limits=\(-1, 2\) of a signed map should be symmetric, such as \(-2, 2\)"
+    ):
+        heatmap(torch.zeros(1, 1), limits=(-1, 2), signed=True)
+
+
+def test_numbers_are_written_where_they_belong_and_can_be_read():
+    ax = heatmap(torch.tensor([[0.0, 0.25], [0.5, 1.0]]), numbers=True)
+    written = {text.get_position(): (text.get_text(), text.get_color()) for text in ax.texts}
+    assert written[(1, 0)] == ("0.25", "white") and written[(0, 1)] == ("0.50", "black")
+
+
+def test_a_heatmap_draws_on_the_axes_it_is_given():
+    fig, (left, right) = plt.subplots(1, 2)
+    assert heatmap(torch.zeros(2, 3), ax=right, colorbar=False) is right
+    assert len(fig.axes) == 2 and not left.images
+
+
+def test_pictures_share_a_scale():
+    axes = pictures(torch.stack([torch.zeros(4, 5), torch.full((4, 5), 0.5)]), ["a", "b"])
+    assert [ax.get_title() for ax in axes] == ["a", "b"]
+    assert {ax.images[0].get_clim() for ax in axes} == {(0, 1)}
+    with pytest.raises(ValueError, match="zip"):
+        pictures(torch.zeros(3, 4, 5), axes=axes)
+
+
+def test_by_seed_draws_every_seed_and_the_mean():
+    ax = by_seed({"plain": [0.2, 0.4], "SE": [0.9]}, label="accuracy")
+    assert [sorted(line.get_ydata()) for line in ax.lines] == [[0.2, 0.4], [0.9]]
+    means = [collection.get_segments()[0][0][1] for collection in ax.collections]
+    assert means == [pytest.approx(0.3), pytest.approx(0.9)]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["plain", "SE"]
+
+
+def test_curves_draw_the_mean_in_a_band_from_lowest_to_highest():
+    runs = {"a": torch.tensor([[1.0, 2.0], [3.0, 6.0]])}
+    ax = curves(runs, x=[10, 20])
+    assert ax.lines[0].get_xydata().tolist() == [[10, 2], [20, 4]]
+    corners = ax.collections[0].get_paths()[0].vertices.tolist()
+    assert [10, 1] in corners and [20, 6] in corners and [20, 2] in corners
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    shown = []
+    monkeypatch.setattr(notebook, "display", lambda data, **options: shown.append((data, options)))
+    return shown
+
+
+def test_show_displays_one_png_with_its_alt_text_and_closes_the_figure(displayed):
+    figure = plt.figure(figsize=(2, 1))
+    notebook.show(figure, alt="An empty figure, two inches wide.")
+    ((data, options),) = displayed
+    assert (
+        data["image/png"].startswith(b"\x89PNG") and data["text/plain"] == "An empty figure, two inches wide."
+    )
+    assert options == {"raw": True, "metadata": {"image/png": {"alt": "An empty figure, two inches wide."}}}
+    assert plt.get_fignums() == []
+
+
+def test_show_gives_the_same_bytes_on_white(displayed):
+    for _ in range(2):
+        ax = heatmap(torch.eye(3))
+        ax.figure.set_facecolor("none")
+        notebook.show(ax.figure, alt="A three by three identity.")
+    assert displayed[0][0] == displayed[1][0]
+    pixels = plt.imread(__import__("io").BytesIO(displayed[0][0]["image/png"]))
+    assert pixels[0, 0].tolist()[:3] == [1, 1, 1] and (pixels[..., -1] == 1).all()
+
+
+def test_an_alt_text_that_says_nothing_is_refused(displayed):
+    with pytest.raises(ValueError, match="alt='figure' should say in a sentence what is to be seen"):
+        notebook.show(plt.figure(), alt="figure")
+
+
+def test_start_sets_threads_seed_and_look(monkeypatch):
+    monkeypatch.setenv("ATTNLIB_THREADS", "1")
+    kept = dict(plt.rcParams)
+    try:
+        notebook.start(seed=3)
+        first = torch.rand(2)
+        notebook.start(seed=3)
+        assert torch.equal(torch.rand(2), first)
+        assert torch.get_num_threads() == 1 and plt.rcParams["figure.dpi"] == 100
+    finally:
+        plt.rcParams.update(kept)
+        torch.set_printoptions(profile="default")
+
+
+def test_importing_the_library_changes_nothing_and_loads_no_plots():
+    import subprocess
+    import sys
+
+    code = (
+        "import torch, sys; before = torch.get_num_threads(); import attnlib; "
+        "assert torch.get_num_threads() == before; "
+        "heavy = {'matplotlib', 'pandas', 'IPython', 'attnlib.lab', 'attnlib.exercises'}; "
+        "loaded = heavy & set(sys.modules); "
+        "assert not loaded, loaded"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
