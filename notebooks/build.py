@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="notebooks to build, such as 08_squeeze_and_excitation")
     parser.add_argument("--force", action="store_true", help="build also what is up to date")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="notebooks to run at a time")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     everything = sorted(SOURCES.glob("*.py"))
     if unknown := set(options.names) - {s.stem for s in everything}:
         parser.error(f"no source in notebooks/src for {', '.join(sorted(unknown))}")

@@ -46,3 +46,9 @@ def test_an_untouched_stub_prints_one_line(name, capsys):
     returned = check(name, stub if exercise.is_function else ...)
     assert capsys.readouterr().out == f"○ {name}: {untouched(exercise)}\n"
     assert returned is (exercise.reference if exercise.is_function else None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_other_wrong_answer_gets_a_sentence(name):
+    sentence = diagnose(find(name), (lambda *arguments: None) if find(name).is_function else 3.5)
+    assert "returns None" in sentence or "answer with a letter" in sentence

@@ -181,7 +181,7 @@ def first_departure(exercise: Exercise, expected: list[Any], got: list[Any]) -> 
 def named(function: Callable, arguments: tuple) -> str:
     """'x of shape (2, 3) and scale = 2', with the names that the reference gives its arguments."""
     parts = []
-    for name, value in zip(inspect.signature(function).parameters, arguments, strict=True):
+    for name, value in inspect.signature(function).bind(*arguments).arguments.items():
         if isinstance(value, torch.Tensor) and value.ndim:
             parts.append(f"{name} of shape {tuple(value.shape)}")
         else:
@@ -209,12 +209,21 @@ def departure(expected: Any, got: Any, tolerance: float) -> str | None:
         return f"expected {describe(expected)}, got {describe(got)}"
     if e.shape != g.shape:
         return f"expected {describe(expected)}, got {describe(got)}"
+    if isinstance(expected, torch.Tensor) and expected.ndim and kind(got) != kind(expected):
+        wanted = f"the right answer is a {kind(expected)}, yours is a {kind(got)}"
+        return f"{wanted}; stay with torch, and with the dtype of the input"
     off = ((e - g).abs() > tolerance * e.abs().clamp(min=1)) | (e.isnan() != g.isnan())
     if not off.any():
         return None
     place = tuple(off.nonzero()[0].tolist())
     at = f" at [{', '.join(map(str, place))}]" if place else ""
     return f"expected {e[place].item():.6g}{at}, got {g[place].item():.6g}"
+
+
+def kind(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} tensor"
+    return "NumPy array" if type(value).__module__ == "numpy" else type(value).__name__
 
 
 def describe(value: Any) -> str:
@@ -224,11 +233,9 @@ def describe(value: Any) -> str:
         return f"{value.item():.6g}"
     if isinstance(value, (tuple, list)) and any(isinstance(v, torch.Tensor) for v in value):
         return f"a {type(value).__name__} of {len(value)} tensors (torch.stack joins tensors of one shape)"
-    return (
-        repr(value)
-        if value is None or isinstance(value, (int, float, str, tuple, list, dict))
-        else type(value).__name__
-    )
+    if isinstance(value, dict):
+        return f"a dict with the keys {', '.join(map(str, value))}"
+    return repr(value) if value is None or isinstance(value, (int, float, str, tuple, list)) else kind(value)
 
 
 def ramp(*shape: int, step: float = 0.37) -> torch.Tensor:

@@ -160,7 +160,7 @@ from attnlib.lab.data import data_file
 
 print("Python 3.11 or newer:", sys.version_info >= (3, 11))
 print("torch 2.13:", torch.__version__.startswith("2.13."))
-for name in ("digits.npy", "terms.csv"):  # a damaged file is named, with the command that restores it
+for name in ("digits.npy", "terms.csv"):  # the error for a damaged file says how to restore it
     print(f"{name} is as it should be:", data_file(name).exists())
 
 # %% [markdown]

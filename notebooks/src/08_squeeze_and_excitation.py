@@ -234,7 +234,7 @@ assert torch.equal(y[0, 0], x[0, 0] * s[0, 0])
 from attnlib.lab.plots import heatmap
 
 fig, axes = plt.subplots(2, 4, figsize=(8, 3.6))
-titles = [f"x, channel {c}" for c in range(4)] + [f"y, channel {c}: x {s[0, c]:.2f}" for c in range(4)]
+titles = [f"x, channel {c}" for c in range(4)] + [f"y: times {gate:.2f}" for gate in s[0]]
 for ax, values, title in zip(axes.flat, torch.cat([x[0], y[0]]), titles, strict=True):
     heatmap(values, ax=ax, limits=(-4, 4), signed=True, numbers=True, colorbar=ax in axes[:, 3])
     ax.set(xticks=[], yticks=[], title=title)
@@ -527,7 +527,8 @@ def gates_for(z_0):
 def explore(z_0=2.0):
     ax = plt.subplots(figsize=(5, 2.4))[1]
     ax.bar(range(4), gates_for(z_0))
-    ax.set(ylim=(0, 1), xticks=range(4), xlabel="channel", ylabel="gate", title=f"z_0 = {z_0:.1f}")
+    ax.set(ylim=(0, 1), xticks=range(4), xlabel="channel", ylabel="gate")
+    ax.set_title(f"$z_0$ = {z_0:.1f}")
     show(ax.figure, alt=f"Bars: the four gates when the mean of channel 0 is {z_0:.1f}.")
 
 explore(0.0)
@@ -590,7 +591,8 @@ assert 1.8 < count(wider) / count(SqueezeExcitation(64)) < 2.2
 x = example_feature_map()
 assert x.mean((2, 3))[0, [1, 3]].tolist() == [1, 1] and x.amax((2, 3))[0, [1, 3]].tolist() == [2, 4]
 v = torch.tensor([-3.0, 0.0, 1.0, 3.0])
-print("sigmoid:", [f"{g:.4f}" for g in v.sigmoid()], " hard:", [f"{g:.4f}" for g in F.hardsigmoid(v)])
+print("sigmoid:", [f"{g:.4f}" for g in v.sigmoid()])
+print("hard:   ", [f"{g:.4f}" for g in F.hardsigmoid(v)])
 assert torch.allclose(F.hardsigmoid(v), torch.tensor([0, 1 / 2, 2 / 3, 1]))
 
 # %% [markdown]
@@ -659,17 +661,17 @@ assert f"{(plain_resnet + weights) / 2**20:.2f}" == "26.77"
 # %%
 from attnlib.lab.cost import saved_bytes, time_against_floor
 
-stages = {(256, 56): "256 x 56²", (512, 28): "512 x 28²", (1024, 14): "1024 x 14²", (2048, 7): "2048 x 7²"}
-maps = {C: torch.randn(4, C, size, size) for C, size in stages}
+stages = {256: 56, 512: 28, 1024: 14, 2048: 7}  # channels and height = width
+maps = {C: torch.randn(4, C, size, size) for C, size in stages.items()}
 ratios = [time_against_floor(SqueezeExcitation(C), maps[C]) for C in maps]
 
 # %%
 ax = plt.subplots(figsize=(5, 2.6))[1]
-ax.bar(list(stages.values()), ratios)
+ax.bar([f"{C} x {size}²" for C, size in stages.items()], ratios)
 ax.axhline(1, color="black", ls="--")
 ax.set(xlabel="channels x pixels", ylabel="time / cost floor")
-show(ax.figure, alt="Bars of SE's forward time over the cost floor on the maps of four stages: near 1 "
-     "for the first, largest maps, highest for the last, smallest ones.")
+show(ax.figure, alt="Bars of SE's forward time over the cost floor on the maps of four stages: near "
+     "1 for the first, largest maps, highest for the last, smallest ones.")
 
 # %%
 extra, size_of_map = saved_bytes(SqueezeExcitation(256), maps[256]), 4 * maps[256].numel()
@@ -687,8 +689,8 @@ assert extra < size_of_map / 100
 # ## 9 · Does it help? · *Core*
 #
 # **Where it should win by construction:** the cards. (8.1) says that the plain network cannot choose a side; a
-# channel gate can. **Where it need not win:** plain digits, where part 6 found every gate open. The same network, five
-# seeds each, with and without the block. On digits we look twice, after 8 epochs and after 12.
+# channel gate can. **Where it need not win:** plain digits, where part 6 found every gate open. The same network,
+# with and without the block, over several seeds. On digits we look twice, after 8 epochs and after 12.
 #
 # **Predict** the pictures before you run the cells: how large is the gap on each task, and how large the spread?
 
@@ -738,7 +740,7 @@ for epochs in (8, 12):
 
 # %% [markdown]
 # After 8 epochs SE leads by 1.1 points, twice the standard error: a hint at most. After 12 it is behind by 0.4, which is
-# within one standard error and a bit. **No difference found.** And mind how easy it is to find one: the first five seeds alone
+# one standard error. **No difference found.** And mind how easy it is to find one: the first five seeds alone
 # give a lead of 2.4 points after 8 epochs, the last five alone give $-0.2$. Had we stopped at five, we would have told a
 # story about nothing.
 
@@ -752,7 +754,6 @@ assert round(early[:5].mean(), 1) == 2.4 and round(early[10:].mean(), 1) == -0.2
 # Two small tasks say what the mechanism *can* do. They do not say that it helps on photographs; that is measured in
 # notebook 17, `17_face_off`, on real images and against all the others.
 
-# %% [markdown]
 # %% [markdown]
 # ## 10 · Where it breaks · *Depth*
 #
@@ -823,8 +824,8 @@ print("the five live runs of part 9 are near their stored rows:", sum(near) >= 4
 # %%
 ax = by_seed(changed, ax=plt.subplots(figsize=(6.5, 3))[1])
 ax.set(ylim=(0, 1))
-show(ax.figure, alt="Accuracy on the cards by seed: plain and static stay below one half; double, double "
-     "times 16 and SE lie higher, in this order.")
+show(ax.figure, alt="Accuracy on the cards by seed: plain and static stay below one half; double, "
+     "double times 16 and SE lie higher, in this order.")
 mean = {name: sum(values) / 10 for name, values in changed.items()}
 print({name: f"{value:.2f}" for name, value in mean.items()})
 assert [round(value, 2) for value in mean.values()] == [0.45, 0.44, 0.80, 0.85, 0.90]
@@ -847,8 +848,8 @@ assert [round(value, 2) for value in mean.values()] == [0.45, 0.44, 0.80, 0.85, 
 by_reduction = {name: values for name, values in by_variant.items() if name.startswith("r =")}
 ax = by_seed(by_reduction, ax=plt.subplots(figsize=(6.5, 3))[1])
 ax.set(ylim=(0, 1))
-show(ax.figure, alt="Accuracy on the cards for r = 1, 2, 4, 8, 16, ten seeds each. Every run lies near "
-     "0.9 or near 0.45, and the wider the hidden layer, the more runs lie near 0.9.")
+show(ax.figure, alt="Accuracy on the cards for r = 1, 2, 4, 8, 16, ten seeds each. Every run lies "
+     "near 0.9 or near 0.45, and the wider the hidden layer, the more runs lie near 0.9.")
 
 # %%
 solved = [sum(value > 0.75 for value in values) for values in by_reduction.values()]
