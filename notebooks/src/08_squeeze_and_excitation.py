@@ -670,8 +670,8 @@ ax = plt.subplots(figsize=(5, 2.6))[1]
 ax.bar([f"{C} x {size}²" for C, size in stages.items()], ratios)
 ax.axhline(1, color="black", ls="--")
 ax.set(xlabel="channels x pixels", ylabel="time / cost floor")
-show(ax.figure, alt="Bars of SE's forward time over the cost floor on the maps of four stages: near "
-     "1 for the first, largest maps, highest for the last, smallest ones.")
+show(ax.figure, alt="Bars of SE's forward time over the cost floor on the maps of four stages: "
+     "near 1 for the first, largest maps, highest for the last, smallest ones.")
 
 # %%
 extra, size_of_map = saved_bytes(SqueezeExcitation(256), maps[256]), 4 * maps[256].numel()
