@@ -10,13 +10,14 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 SEQUENTIAL, DIVERGING = "viridis", "vlag"
+Number = float | int
 
 
 def heatmap(
     values: Float[Tensor, "rows columns"],
     *,
     ax: Axes | None = None,
-    limits: tuple[float, float] = (0.0, 1.0),
+    limits: tuple[Number, Number] = (0.0, 1.0),
     signed: bool = False,
     label: str = "",
     numbers: bool = False,
@@ -52,8 +53,8 @@ def pictures(
     images: Float[Tensor, "n h w"],
     titles: Sequence[str] = (),
     *,
-    axes: Sequence[Axes] | None = None,
-    limits: tuple[float, float] = (0.0, 1.0),
+    axes: Sequence[Axes] | np.ndarray | None = None,
+    limits: tuple[Number, Number] = (0.0, 1.0),
 ) -> np.ndarray:
     """Grey images side by side, all on the same scale, without ticks."""
     if axes is None:
@@ -67,7 +68,10 @@ def pictures(
 
 
 def by_seed(
-    results: Mapping[str, Sequence[float]], *, ax: Axes | None = None, label: str = "accuracy on the test set"
+    results: Mapping[str, Sequence[Number]],
+    *,
+    ax: Axes | None = None,
+    label: str = "accuracy on the test set",
 ) -> Axes:
     """One column a condition: a dot for each seed, and a bar at their mean."""
     ax = ax or plt.subplots()[1]
@@ -83,7 +87,7 @@ def by_seed(
 def curves(
     runs: Mapping[str, Float[Tensor, "seeds steps"]],
     *,
-    x: Sequence[float] | None = None,
+    x: Sequence[Number] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """One line a condition: the mean over the seeds, in a band from the lowest seed to the highest."""
