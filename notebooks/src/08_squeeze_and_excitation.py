@@ -696,14 +696,15 @@ assert extra < size_of_map / 100
 
 # %%
 def accuracies(attention):
-    return [accuracy(learn(cards, attention, seed=i, groups=2), new_cards) for i in range(5)]
+    return [accuracy(learn(cards, attention, seed=i, groups=2), new_cards) for i in range(3)]
 
 on_cards = {"plain": accuracies(None), "SE": accuracies(make_se)}
 
 # %% [markdown]
-# On digits the effect is small, if there is one, so five seeds will not do. Fifteen for each were trained beforehand;
-# `notebooks/runs/08_squeeze_and_excitation.py` made the table and makes it again. The network of part 6 is one of its
-# rows, which shows that the table comes from this recipe.
+# On the cards three seeds will do, as the figure will show. On digits the effect is small, if there is one, and three
+# seeds decide nothing. Fifteen for each were trained beforehand; `notebooks/runs/08_squeeze_and_excitation.py` made
+# the table and makes it again. The network of part 6 is one of its rows, which shows that the table comes from this
+# recipe.
 
 # %%
 import pandas as pd
@@ -732,7 +733,7 @@ show(fig, alt="Test accuracy by seed, plain and with SE. On the cards SE lies fa
 # we take the difference seed by seed, its mean over the 15 seeds, and the standard error of that mean.
 
 # %%
-assert sum(value > 0.75 for value in on_cards["SE"]) >= 4 and max(on_cards["plain"]) < 0.6
+assert sum(value > 0.75 for value in on_cards["SE"]) >= 2 and max(on_cards["plain"]) < 0.6
 difference = 100 * (table["SE"] - table["plain"])
 for epochs in (8, 12):
     d = difference.loc[epochs]
@@ -805,7 +806,7 @@ assert 1 / 12 < proper[1] < 1 / 6 and 0.9 < broken[1] * 64**3 < 1.1
 # %% [markdown]
 # ### Take away one ingredient
 #
-# Back to the cards, with one change at a time, ten seeds each (these runs are stored too):
+# Back to the cards, with one change at a time and ten seeds each (these runs are stored too):
 #
 # - *static*: gates that are learnt but do not look at the image, $s = \sigma(b)$;
 # - *double*: the softmax after the sigmoid;
@@ -818,8 +819,8 @@ runs = pd.read_csv(data_folder() / "results" / "08_cards.csv")
 by_variant = {name: list(group["accuracy"]) for name, group in runs.groupby("variant", sort=False)}
 by_variant["SE"] = by_variant["r = 1"]
 changed = {name: by_variant[name] for name in ("plain", "static", "double", "double x 16", "SE")}
-near = [abs(a - b) < 0.15 for a, b in zip(on_cards["SE"], by_variant["SE"][:5], strict=True)]
-print("the five live runs of part 9 are near their stored rows:", sum(near) >= 4)
+near = [abs(a - b) < 0.15 for a, b in zip(on_cards["SE"], by_variant["SE"][:3], strict=True)]
+print("the live runs of part 9 are near their stored rows:", sum(near) >= 2)
 
 # %%
 ax = by_seed(changed, ax=plt.subplots(figsize=(6.5, 3))[1])
