@@ -1,6 +1,6 @@
 """The self-tests of 00_toolbox, one for each page."""
 
-from math import prod, sqrt
+from math import ceil, prod, sqrt
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ SOFTMAX = Exercise(
         ((3 * ramp(3, 4)).softmax(-1), 2 * ramp(3, 4, step=0.8)),
         (ramp(2, 5, step=1.1).softmax(-1), ramp(2, 5, step=0.6)),
     ],
-    praise="You never built the n x n Jacobian: that is (1.4).",
+    praise="The shortest way, (1.4), never builds the n x n Jacobian.",
     wrong=(
         Wrong(
             lambda p, g: p * (1 - p) * g,
@@ -56,8 +56,20 @@ SOFTMAX = Exercise(
             "the bracket is right; the factor p in front of it is missing",
         ),
         Wrong(
+            lambda p, g: p * g - (p * g).sum(-1, keepdim=True),
+            "the factor p belongs to both terms: p g minus p times the sum",
+        ),
+        Wrong(
+            lambda p, g: p * (g - (p * g).mean(-1, keepdim=True)),
+            "p is the weighting already, so the weighted mean of g is the sum of p g; do not divide it by n again",
+        ),
+        Wrong(
+            lambda p, g: p * (g - (p * g).sum(-1)),  # raises, and the sentence is for that
+            "the sum lost its axis, so that it does not fit the rows any more: keepdim=True",
+        ),
+        Wrong(
             lambda p, g: p * ((p * g).sum(-1, keepdim=True) - g),
-            "the sign is the wrong way round: a score with a large g should get a positive gradient",
+            "the sign is the wrong way round: a score with a large g gets a positive gradient",
         ),
         Wrong(
             lambda p, g: p * (g - (p * g).sum()),
@@ -99,7 +111,7 @@ LINEAR = Exercise(
         (ramp(5, 3, step=0.8), ramp(5, 2), ramp(3, 2, step=1.3)),
         (2 * ramp(4, 2), ramp(4, 6, step=0.6), ramp(2, 6)),
     ],
-    praise="All three, in three products.",
+    praise="In matrices, (2.5), the three are two products and a sum.",
     wrong=(
         Wrong(
             lambda g, x, W: (g @ W, x.T @ g, g.sum(0)),
@@ -120,6 +132,10 @@ LINEAR = Exercise(
         Wrong(
             lambda g, x, W: (g @ W, g.T @ x, g.sum(1)),
             "you sum g over the outputs; the gradient of b has an entry for each output, so sum over the examples",
+        ),
+        Wrong(
+            lambda g, x, W: (g @ W, g.T @ x, g.sum()),
+            "you sum all of g; the gradient of b has an entry for each output, so sum over the first axis only",
         ),
         Wrong(
             lambda g, x, W: (g.T @ x, g @ W, g.sum(0)),
@@ -190,8 +206,12 @@ VARIANCE = Exercise(
             "that is q·k itself; you have left out the factor scale",
         ),
         Wrong(
-            lambda d, m, q, k, s: s**2 * d * (q + abs(m)) * k,
+            lambda d, m, q, k, s: s**2 * d * (q + m) * k,
             "the mean enters squared: the mean square of q is variance + mean²",
+        ),
+        Wrong(
+            lambda d, m, q, k, s: s**2 * d * (q - m**2) * k,
+            "the variance is mean square minus mean², so the mean square is variance plus mean²",
         ),
     ),
 )
@@ -276,6 +296,32 @@ CONV_MACS = Exercise(
             "one place is missing in each direction: the window also stands at the very beginning, hence the + 1",
         ),
         Wrong(
+            lambda i, o, k, h, w, s, p, g: (
+                i // g * o * k**2 * ((h + 2 * p - k) / s + 1) * ((w + 2 * p - k) / s + 1)
+            ),
+            "you count a part of a place; a window that does not fit is not counted: round down, with //",
+        ),
+        Wrong(
+            lambda i, o, k, h, w, s, p, g: (
+                i // g * o * k**2 * (ceil((h + 2 * p - k) / s) + 1) * (ceil((w + 2 * p - k) / s) + 1)
+            ),
+            "a window that does not fit is not counted: round down, not up",
+        ),
+        Wrong(
+            lambda i, o, k, h, w, s, p, g: i // g * o * k**2 * (h // s) * (w // s),
+            "size // stride holds for some paddings only; how many places there are also depends on kernel and padding, see (4.2)",
+        ),
+        Wrong(
+            lambda i, o, k, h, w, s, p, g: i // g * o * k**2 * out_size(h, k, s, p) ** 2,
+            "you square the number of rows; the image is not square, so count its columns as well",
+        ),
+        Wrong(
+            lambda i, o, k, h, w, s, p, g: (
+                (i // g * k**2 + 1) * o * out_size(h, k, s, p) * out_size(w, k, s, p)
+            ),
+            "you count a bias; there is none here, and adding one would not be a product",
+        ),
+        Wrong(
             lambda i, o, k, h, w, s, p, g: i // g * o * k**2,
             "that is the number of weights; each of them is used once for each pixel of the output",
         ),
@@ -294,12 +340,10 @@ def normalised(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor
     return gamma[:, None, None] * x_hat + beta[:, None, None]
 
 
-def batchnorm(
-    x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, training: bool, correction: int = 0
-) -> Results:
+def batchnorm(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, training: bool) -> Results:
     if not training:
         return normalised(x, gamma, beta, mean, var), mean, var
-    batch_mean, batch_var = x.mean(AXES), x.var(AXES, correction=correction)
+    batch_mean, batch_var = x.mean(AXES), x.var(AXES, correction=0)
     new_mean, new_var = 0.9 * mean + 0.1 * batch_mean, 0.9 * var + 0.1 * x.var(AXES, correction=1)
     return normalised(x, gamma, beta, batch_mean, batch_var), new_mean, new_var
 
@@ -328,6 +372,13 @@ def batchnorm_by_columns(
     return y.reshape(c, b, h, w).permute(1, 0, 2, 3), mean, var
 
 
+def batchnorm_unbiased_output(
+    x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, training: bool
+) -> Results:
+    y, new_mean, new_var = batchnorm(x, gamma, beta, mean, var, training)
+    return normalised(x, gamma, beta, x.mean(AXES), x.var(AXES)) if training else y, new_mean, new_var
+
+
 def batchnorm_biased_running(
     x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, training: bool
 ) -> Results:
@@ -353,6 +404,30 @@ def batchnorm_eps_outside(
     return y, *batchnorm(x, gamma, beta, mean, var, training)[1:]
 
 
+def batchnorm_without_root(
+    x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, training: bool
+) -> Results:
+    used_mean, used_var = (x.mean(AXES), x.var(AXES, correction=0)) if training else (mean, var)
+    x_hat = (x - used_mean[:, None, None]) / (used_var[:, None, None] + 1e-5)
+    y = gamma[:, None, None] * x_hat + beta[:, None, None]
+    return y, *batchnorm(x, gamma, beta, mean, var, training)[1:]
+
+
+def batchnorm_per_image(
+    x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, training: bool
+) -> Results:
+    y = torch.cat([batchnorm(image[None], gamma, beta, mean, var, training)[0] for image in x])
+    return y, *batchnorm(x, gamma, beta, mean, var, training)[1:]
+
+
+def batchnorm_over_images_only(
+    x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, training: bool
+) -> Results:
+    if training:
+        return x, 0.9 * mean + 0.1 * x.mean(0), var  # raises: x.mean(0) is (c, h, w)
+    return batchnorm(x, gamma, beta, mean, var, training)
+
+
 def batchnorm_inputs() -> list[tuple]:
     gamma, beta = torch.tensor([1.5, 0.5, -2.0]).double(), torch.tensor([0.0, 1.0, -1.0]).double()
     mean, var = torch.tensor([0.2, 0.0, -0.3]).double(), torch.tensor([0.6, 1.4, 0.2]).double()
@@ -369,7 +444,7 @@ BATCHNORM = Exercise(
     praise="It agrees with PyTorch's in both modes, running statistics included.",
     wrong=(
         Wrong(
-            lambda *a: batchnorm(*a, correction=1),
+            batchnorm_unbiased_output,
             "you normalise with the variance that divides by n - 1; inside the layer it divides by n",
         ),
         Wrong(
@@ -399,6 +474,18 @@ BATCHNORM = Exercise(
         Wrong(
             batchnorm_eps_outside,
             "eps is added to the variance, under the root, not to the standard deviation",
+        ),
+        Wrong(
+            batchnorm_without_root,
+            "you divide by the variance; the standard deviation, its square root, is what is wanted",
+        ),
+        Wrong(
+            batchnorm_per_image,
+            "you normalise each image with its own mean and variance; a channel's statistics run over the whole batch",
+        ),
+        Wrong(
+            batchnorm_over_images_only,
+            "your statistics run over the images only; take the mean over the pixels as well, x.mean((0, 2, 3)), which is of shape (c,)",
         ),
         Wrong(
             lambda x, gamma, beta, *rest: batchnorm(x, torch.ones_like(gamma), torch.zeros_like(beta), *rest),
@@ -436,7 +523,7 @@ RESIDUAL = Exercise(
         (ramp(2, 3), ramp(2, 3, step=0.8), ramp(5, 3, step=1.3), ramp(3, 5, step=0.6)),
         (ramp(4, 2, step=0.9), ramp(4, 2), 2 * ramp(3, 2, step=0.7), ramp(2, 3, step=1.1)),
     ],
-    praise="The g on its own is the identity path of (6.2).",
+    praise="In (6.2), the g on its own is the identity path.",
     wrong=(
         Wrong(
             lambda g, x, W_1, W_2: (g @ W_2 * (x @ W_1.T > 0)) @ W_1,
@@ -455,7 +542,7 @@ RESIDUAL = Exercise(
             "you multiply by the ReLU's value; the chain rule asks for its slope, 1 or 0",
         ),
         Wrong(
-            lambda g, x, W_1, W_2: g * (g @ W_2 * (x @ W_1.T > 0)) @ W_1,
+            lambda g, x, W_1, W_2: g * ((g @ W_2 * (x @ W_1.T > 0)) @ W_1),
             "you multiply the two paths; two ways from x to y add up",
         ),
         Wrong(
@@ -463,7 +550,7 @@ RESIDUAL = Exercise(
             "the identity's slope is 1, and it multiplies g as well: g + ..., not 1 + ...",
         ),
         Wrong(
-            lambda g, x, W_1, W_2: g + (g @ W_2 * (g @ W_1.T > 0)) @ W_1,
+            lambda g, x, W_1, W_2: g + F.relu(g @ W_2) @ W_1,
             "the ReLU's slope depends on what went forward, x W_1ᵀ, not on the gradient that comes back",
         ),
         Wrong(
@@ -524,7 +611,8 @@ def gru_variant(x: Tensor, h: Tensor, W: Tensor, U: Tensor, b: Tensor, c: Tensor
     n = torch.sigmoid(before_tanh) if change == "sigmoid" else torch.tanh(before_tanh)
     if change == "update reversed":
         return z * n + (1 - z) * h
-    return n if change == "no update" else (1 - z) * n + z * h
+    kept = 0 * h if change == "no old state" else h
+    return n if change == "no update" else (1 - z) * n + z * kept
 
 
 def gru_wrong(change: str, says: str) -> Wrong:
@@ -567,6 +655,17 @@ GRU = Exercise(
             "reset everything", "your r also multiplies the input's part; it resets only what comes from h"
         ),
         gru_wrong("sigmoid", "the candidate n goes through tanh, so that a state can be negative"),
+        gru_wrong(
+            "no old state", "you return (1 - z) n alone; what is kept of the old state, z h, is missing"
+        ),
+        Wrong(
+            lambda x, h, W, U, b, c: gru_step(x, h, W, U, b, 0 * c),
+            "the bias c is missing: it is added to what U makes of h",
+        ),
+        Wrong(
+            lambda x, h, *rest: gru_step(x, h, *(torch.cat(w.chunk(3)[::-1]) for w in rest)),
+            "the parts are stacked as r, z, n; you took the first block for n and the last for r",
+        ),
         gru_wrong("no update", "you return the candidate n; the new state is a mixture of n and the old h"),
     ),
 )

@@ -196,7 +196,7 @@ show(draw_progress().figure, alt="Bars by notebook: exercises passed, and those 
 #
 # | notebook | derives | read first | hours |
 # |---|---|---|---|
-# | [00_toolbox](00_toolbox.ipynb) | softmax, gradients, variance, convolution, BatchNorm, residuals, GRU | – | as needed, up to 1½ |
+# | [00_toolbox](00_toolbox.ipynb) | softmax, gradients, variance, convolution, BatchNorm, residuals, GRU | – | as needed, up to 2¾ |
 # | **Part I, sequences** | | | |
 # | 01_what_is_attention | soft look-up; scores and normalisers | 00_toolbox | 1 / 2½ |
 # | 02_self_attention | queries, keys, values; why $1/\sqrt d$; the backward pass | 01 | 1 / 2½ |
@@ -230,4 +230,4 @@ show(draw_progress().figure, alt="Bars by notebook: exercises passed, and those 
 # kept, and what attention is made of: scores, weights, average.
 #
 # **Next:** [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb). It names the pages of the
-# [toolbox](00_toolbox.ipynb) that it needs: take their self-tests first (three minutes each) and skip what is easy.
+# [toolbox](00_toolbox.ipynb) that it needs: take their self-tests first (a few minutes each) and skip what is easy.
