@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from attnlib.lab import stored
-from attnlib.lab.data import data_file, load_digits, load_terms
+from attnlib.lab.data import data_file, load_digits, load_results, load_terms
 
 DATA = Path(__file__).parents[1] / "data"
 DATA_FILES = {"digits.npy", "terms.csv"}
@@ -178,3 +178,17 @@ def test_terms():
     assert terms["meaning"].str.fullmatch("[A-Z].*[.]").all()
     keys = list(zip(terms["notebook"], terms["english"].str.lower(), strict=True))
     assert keys == sorted(keys)
+
+
+def test_stored_runs_load_with_their_settings():
+    runs = load_results("08_cards")
+    assert {"variant", "seed", "accuracy", "epochs", "learning_rate", "torch"} <= set(runs.columns)
+    assert runs["accuracy"].between(0, 1).all()
+    assert not runs.duplicated(["variant", "seed"]).any()
+
+
+def test_missing_runs_are_named_with_what_restores_them():
+    with pytest.raises(
+        FileNotFoundError, match=r"08_crads\.csv is missing; run 'git checkout -- data/results/08_crads\.csv'"
+    ):
+        load_results("08_crads")

@@ -74,3 +74,15 @@ def load_digits(split: str = "train") -> Images:
 def load_terms() -> pd.DataFrame:
     """The course's terms, with columns english, chinese, symbol (may be empty), notebook and meaning."""
     return pd.read_csv(data_file("terms.csv"), encoding="utf-8", keep_default_na=False)
+
+
+def load_results(name: str) -> pd.DataFrame:
+    """Stored runs of a notebook's experiment, data/results/NAME.csv: one row a trained network.
+
+    Each row holds the settings that made it beside its result. FileNotFoundError names a missing file.
+    """
+    file = data_folder() / "results" / f"{name}.csv"
+    if not file.is_file():
+        restore = f"run 'git checkout -- data/results/{name}.csv' in the repository to restore it"
+        raise FileNotFoundError(f"{file} is missing; {restore}")
+    return pd.read_csv(file, encoding="utf-8")

@@ -707,11 +707,9 @@ on_cards = {"plain": accuracies(None), "SE": accuracies(make_se)}
 # recipe.
 
 # %%
-import pandas as pd
+from attnlib.lab.data import load_results
 
-from attnlib.lab.data import data_folder
-
-rows = pd.read_csv(data_folder() / "results" / "08_digits.csv")
+rows = load_results("08_digits")
 table = rows.pivot(index=["epochs", "seed"], columns="variant", values="accuracy")
 table = table.rename(columns={"r = 1": "SE"})
 live = accuracy(digit_net, new_digits)
@@ -815,7 +813,7 @@ assert 1 / 12 < proper[1] < 1 / 6 and 0.9 < broken[1] * 64**3 < 1.1
 # **Predict** an order before you run it. A hint for *static*: what does (8.1) say about it?
 
 # %%
-runs = pd.read_csv(data_folder() / "results" / "08_cards.csv")
+runs = load_results("08_cards")
 by_variant = {name: list(group["accuracy"]) for name, group in runs.groupby("variant", sort=False)}
 by_variant["SE"] = by_variant["r = 1"]
 changed = {name: by_variant[name] for name in ("plain", "static", "double", "double x 16", "SE")}
