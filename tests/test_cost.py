@@ -69,7 +69,7 @@ def test_squeeze_excitation_in_resnet_50():
     ("arguments", "options", "text"),
     [
         (("see", 12, 3, 5), {}, "name='see' is not one of"),
-        (("se", 12, 3, 5), {"reductoin": 3}, "'se' has no option 'reductoin'; did you mean 'reduction'?"),
+        (("se", 12, 3, 5), {"reductoin": 3}, "'se' has no option 'reductoin', only reduction, bias"),
         (("se", 30, 3, 5), {}, "channels=30 is not divisible by reduction=16; use 15 or 10"),
         (("se", 16, 0, 5), {}, "height=0 should be a whole number of at least 1"),
         (("se", 16, 3, -5), {}, "width=-5 should be a whole number of at least 1"),

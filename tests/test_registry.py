@@ -40,14 +40,14 @@ def test_misspelt_name():
 
 @pytest.mark.no_shape_hook
 def test_misspelt_option():
-    text = "'se' has no option 'reductoin'; did you mean 'reduction'?; it takes reduction, bias, pool, gate"
+    text = "'se' has no option 'reductoin', only reduction, bias, pool, gate; did you mean 'reduction'?"
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         build_attention("se", 12, reductoin=3)
 
 
 @pytest.mark.no_shape_hook
 def test_channels_is_not_an_option():
-    module = "'se' has no option 'width'; it takes reduction, bias, pool, gate"
+    module = "'se' has no option 'width', only reduction, bias, pool, gate"
     with pytest.raises(ValueError, match=f"^{re.escape(module)}$"):
         build_attention("se", 12, width=3)
 

@@ -34,6 +34,6 @@ def build_attention(name: str, channels: int, **options: object) -> nn.Module:
     for option in options:
         if option not in known:
             raise ValueError(
-                f"{name!r} has no option {option!r}{nearest(option, known)}; it takes {', '.join(known)}"
+                f"{name!r} has no option {option!r}, only {', '.join(known)}{nearest(option, known)}"
             )
     return mechanism(channels, **options)
