@@ -118,8 +118,6 @@ def build(source: Path) -> Path:
     execute(notebook)
     set_metadata(notebook)  # execution adds the kernel's version, and the widgets' state
     for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            output.pop("transient", None)
         if "nbval-ignore-output" in cell.metadata.get("tags", []):
             cell.outputs = [o for o in cell.outputs if WIDGET_VIEW not in o.get("data", {})]
     nbformat.validate(notebook)

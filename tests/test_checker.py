@@ -1,8 +1,11 @@
 """The checker itself: what it says to answers that no bank knows."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from attnlib.exercises import checker
 from attnlib.exercises.checker import (
     Exercise,
     Wrong,
@@ -12,6 +15,7 @@ from attnlib.exercises.checker import (
     departure,
     diagnose,
     find,
+    named,
     ramp,
 )
 
@@ -30,12 +34,16 @@ ON_THE_FIRST = "with x of shape (2, 3), "
 
 
 def changes_its_input(x):
-    x += 1
-    return 2 * (x - 1)
+    x += 1e-6
+    return 2 * (x - 1e-6)
 
 
 def raises(x):
     raise RuntimeError("first line\nsecond line")
+
+
+def raises_without_a_word(x):
+    raise AssertionError
 
 
 @pytest.mark.parametrize(
@@ -62,6 +70,11 @@ def raises(x):
             lambda x: {"y": 2 * x},
             ON_THE_FIRST + "expected a tensor of shape (2, 3), got a dict with the keys y",
         ),
+        (lambda x: (2 * x).sum(), ON_THE_FIRST + "expected a tensor of shape (2, 3), got 12"),
+        (
+            lambda x: (2 * x[0]).numpy(),
+            ON_THE_FIRST + "expected a tensor of shape (2, 3), got NumPy array",
+        ),
         (lambda x: "two", ON_THE_FIRST + "expected a tensor of shape (2, 3), got 'two'"),
         (lambda x: x.double() * float("nan"), ON_THE_FIRST + "expected 2 at [0, 0], got nan"),
         (
@@ -69,8 +82,9 @@ def raises(x):
             ON_THE_FIRST + "your function changes its input; compute into a new tensor instead",
         ),
         (raises, ON_THE_FIRST + "your function raises RuntimeError: first line"),
+        (raises_without_a_word, ON_THE_FIRST + "your function raises AssertionError: "),
         (
-            lambda x: 2 * x + (x.numel() == 1),
+            lambda x: 2 * x + 1e-8 + (x.numel() == 1),
             "with x of shape (1,), expected 0 at [0], got 1",
         ),
         (
@@ -111,6 +125,31 @@ def test_a_stub_is_recognised_by_what_it_raises():
     assert diagnose(DOUBLE, stub) == "not written yet; the notebook goes on with the course's own version"
 
 
+def test_an_answer_with_a_case_left_open_is_not_written_yet():
+    def half_written(x):
+        if x.numel() == 1:
+            raise NotImplementedError
+        return 2 * x
+
+    assert diagnose(DOUBLE, half_written).startswith("not written yet")
+
+
+def test_the_arguments_are_named_as_the_reference_names_them():
+    assert named(lambda x, W, r: x, (torch.ones(2, 3), torch.tensor(0.5), 4)) == (
+        "x of shape (2, 3), W = 0.5 and r = 4"
+    )
+
+
+@pytest.mark.parametrize(
+    ("praise", "line"), [("Well done.", "✓ 77.1: right. Well done."), ("", "✓ 77.1: right.")]
+)
+def test_a_right_answer_gets_its_praise(monkeypatch, capsys, praise, line):
+    exercise = replace(DOUBLE, praise=praise)
+    monkeypatch.setattr(checker, "find", lambda name: exercise)
+    check("77.1", double)
+    assert capsys.readouterr().out == f"{line}\n"
+
+
 def test_check_returns_the_learners_function_only_if_it_passes(capsys):
     def mine(x, W_1, W_2):
         return torch.sigmoid((x.mean((2, 3)) @ W_1.T).clamp(min=0) @ W_2.T)
@@ -123,6 +162,7 @@ def test_check_returns_the_learners_function_only_if_it_passes(capsys):
 
 def test_a_choice_takes_letters_however_they_are_written():
     question = choice("b", {"a": "not a"}, "Yes.")
+    assert question.praise == "Yes."
     assert [diagnose(question, answer) for answer in ("b", "B", " (b). ", "a", ...)] == [
         None,
         None,
@@ -146,6 +186,24 @@ def test_results_of_several_parts_are_compared_part_by_part():
     assert departure("a", "b", 0.0) == "expected 'a', got 'b'"
 
 
+def test_a_large_number_may_be_off_by_more():
+    assert departure(2000.0, 2000.001, 1e-6) is None
+    assert departure(0.002, 0.0020005, 1e-6) is None
+    assert departure(2000.0, 2000.003, 1e-6) == "expected 2000, got 2000"
+    assert departure(0.002, 0.002002, 1e-6) == "expected 0.002, got 0.002002"
+
+
+def test_single_numbers_may_be_of_any_kind_and_nan_equals_nan():
+    assert departure(torch.tensor(2.0), 2, 0.0) is None
+    assert departure(float("nan"), float("nan"), 0.0) is None
+
+
+def test_two_errors_are_the_same_if_type_and_text_agree():
+    assert departure(ValueError("x"), ValueError("x"), 0.0) is None
+    assert departure(ValueError("x"), TypeError("x"), 0.0) is not None
+    assert departure(ValueError("x"), ValueError("y"), 0.0) is not None
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
@@ -162,6 +220,7 @@ def test_a_name_that_does_not_exist_is_refused(name, sentence):
 def test_every_notebook_with_exercises_is_listed():
     listed = all_exercises()
     assert {"00", "toolbox", "08"} <= set(listed)
+    assert list(listed) == sorted(listed)
     assert listed["08"][:3] == ["08.a", "08.b", "08.c"]
 
 

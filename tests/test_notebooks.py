@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from attnlib.exercises.checker import find
+from attnlib.exercises.checker import all_exercises, find
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -78,12 +78,9 @@ def test_every_tagged_result_is_followed_by_its_assertion(source):
             lines = [
                 line for c in cells[number + 1 :] if c.cell_type == "code" for line in c.source.splitlines()
             ]
-            where = [i for i, line in enumerate(lines) if f"# ({tag})" in line]
+            where = [line for line in lines if f"# ({tag})" in line]
             assert where, f"({tag}) is displayed, but no cell behind it has the comment # ({tag})"
-            asserting = [
-                c.source for c in cells[number + 1 :] if c.cell_type == "code" and f"# ({tag})" in c.source
-            ]
-            assert "assert" in asserting[0], f"the cell of ({tag}) asserts nothing"
+            assert "assert" in where[0], f"the line with the comment # ({tag}) asserts nothing"
     if source.stem != "00_start_here":
         assert results > 0
 
@@ -117,6 +114,7 @@ def test_the_opening_says_what_a_learner_wants_to_know(source):
 def test_links_within_the_course_resolve(source):
     notebook = stored(source)
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert not re.search(r"<(a|img)\b|\]\([^)]*\s", text), "write links and images as [text](place)"
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if link.startswith(("http://", "https://")):
             continue
@@ -159,15 +157,36 @@ def test_it_ran_in_order_without_errors(source):
 @every_notebook
 def test_a_claim_is_settled_by_an_assertion(source):
     for cell in code_cells(stored(source)):
-        if claim := re.search(r"^# claim ([A-Z]+-\d+): [A-Z]+", cell.source, flags=re.M):
-            assert "assert" in cell.source, f"the cell of {claim[1]} asserts nothing"
+        for line in re.findall(r"^# claim.*", cell.source, flags=re.M | re.I):
+            assert re.match(r"# claim [A-Z]+-\d+: [A-Z]+", line), (
+                f"not of the form # claim SE-1: TRUE: {line}"
+            )
+            assert re.search(r"^\s*assert ", cell.source, flags=re.M), f"the cell of {line} asserts nothing"
+
+
+@every_notebook
+def test_equations_that_the_prose_refers_to_exist(source):
+    text = prose(stored(source))
+    displayed = set(re.findall(r"\\tag\{([\d.]+)\}", text))
+    chapters = {number.partition(".")[0] for number in displayed}
+    referred = set(re.findall(r"\((\d+\.\d+)\)", text))
+    assert {number for number in referred if number.partition(".")[0] in chapters} <= displayed
+
+
+def test_every_exercise_is_asked_in_a_notebook():
+    texts = [source.read_text(encoding="utf-8") for source in SOURCES]
+    asked = {name for text in texts for name in re.findall(r'check\("([^"]+)"', text)}
+    assert asked == {name for names in all_exercises().values() for name in names}
 
 
 @every_notebook
 def test_every_exercise_has_three_hints_and_a_solution(source):
     text = source.read_text(encoding="utf-8")
     assert text.count('tags=["exercise"]') == text.count('tags=["solution"]')
-    for part in text.split("# ### Exercise ")[1:]:
+    parts = re.split(r"^# ### (?:Exercise|Self-test) ", text, flags=re.M)[1:]
+    asked = re.findall(r'^\w+ = check\("([^"]+)"', text, flags=re.M)
+    assert [part.split()[0] for part in parts] == [name.removeprefix("toolbox.") for name in asked]
+    for part in parts:
         assert part.count("<summary>Hint") >= 3, part.splitlines()[0]
 
 

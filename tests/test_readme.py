@@ -29,6 +29,21 @@ def test_a_notebook_is_linked_if_it_is_built(name):
     for row in found:
         is_built = (ROOT / "notebooks" / f"{stem(row)}.ipynb").exists()
         assert row.startswith("[") == is_built, f"{name}: {row} is {'' if is_built else 'not '}built"
+        if is_built:
+            assert f"{stem(row)}.ipynb)" in row, f"{name}: {row} leads to another notebook"
+
+
+def test_what_is_not_built_says_so():
+    open_rows = [row for row in rows(LISTS["README.md"]) if not row.startswith("[")]
+    assert [row for row in open_rows if not row.endswith("(not built yet)")] == []
+
+
+def test_the_make_targets_it_names_exist():
+    text = LISTS["README.md"].read_text(encoding="utf-8")
+    named = re.findall(r"(?:^|`)make ([a-z]+)", text, flags=re.M)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert len(named) >= 8
+    assert [name for name in named if not re.search(rf"^{name}:.*## ", makefile, flags=re.M)] == []
 
 
 def test_both_list_the_same_notebooks_in_the_same_order():

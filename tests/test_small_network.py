@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from attnlib import SqueezeExcitation
-from attnlib.lab.data import cued_digits
+from attnlib.lab import small_network
+from attnlib.lab.data import Images, cued_digits
 from attnlib.lab.small_network import SmallNetwork, learn
 
 
@@ -25,6 +26,20 @@ def test_a_unit_sees_five_by_five_pixels():
     (seen,) = torch.autograd.grad(net.features(x)[0, :, 6, 3].sum(), x)
     rows, columns = seen[0].abs().sum(0).nonzero().T
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 8, 1, 5)
+
+
+def test_at_a_corner_it_sees_nothing_of_the_other_side():
+    net, x = network(), torch.randn(1, 2, 12, 8).double().requires_grad_()
+    (seen,) = torch.autograd.grad(net.features(x)[0, :, 0, 0].sum(), x)
+    rows, columns = seen[0].abs().sum(0).nonzero().T
+    assert (rows.max(), columns.max()) == (2, 2)
+
+
+def test_the_features_are_two_convolutions_with_a_relu_behind_each():
+    net, x = network(), torch.randn(3, 2, 12, 8).double()
+    assert net.conv_1.weight.shape == (16, 2, 3, 3)
+    by_hand = net.norm(net.conv_2(net.conv_1(x).clamp(min=0))).clamp(min=0)
+    assert torch.equal(net.features(x), by_hand) and (by_hand == 0).any()
 
 
 def test_with_two_groups_each_half_sees_one_channel():
@@ -81,3 +96,19 @@ def test_learn_builds_trains_and_repeats_itself():
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["attention.W_1.weight"], other["attention.W_1.weight"])
     assert first["norm.num_batches_tracked"] == 4
+    assert first["conv_1.weight"].shape == (16, 1, 3, 3) and first["read.bias"].shape == (10,)
+
+
+@pytest.mark.parametrize("recipe", [{}, {"epochs": 3, "batch_size": 7, "learning_rate": 0.2}])
+def test_learn_trains_by_its_recipe_and_without_a_mechanism_too(monkeypatch, recipe):
+    calls = []
+    monkeypatch.setattr(small_network, "train", lambda network, data, **options: calls.append(options))
+    assert isinstance(learn(cued_digits(20), seed=5, **recipe).attention, nn.Identity)
+    usual = {"epochs": 8, "batch_size": 50, "learning_rate": 0.015}
+    assert calls == [{**usual, **recipe, "seed": 5, "progress": False}]
+
+
+def test_learn_takes_the_number_of_classes_from_the_data():
+    data = cued_digits(20)
+    few = Images(data.images, data.labels % 3, ("a", "b", "c"))
+    assert learn(few, seed=1, epochs=1).read.out_features == 3

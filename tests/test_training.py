@@ -36,29 +36,59 @@ def test_the_first_loss_is_that_of_the_untrained_model():
     assert train(model, data, epochs=1, batch_size=12, progress=False) == [pytest.approx(expected, abs=1e-6)]
 
 
-def test_a_seed_decides_batches_and_dropout():
-    runs = [
-        train(linear(dropout=0.5), blobs(), epochs=2, batch_size=16, seed=seed, progress=False)
-        for seed in (3, 3, 4)
-    ]
-    assert runs[0] == runs[1] != runs[2]
+def test_the_loss_is_the_mean_of_minus_log_probability_of_the_class():
+    data, model = blobs(5), linear()
+    probabilities = model(data.images).softmax(1)
+    by_hand = -sum(p[label].log() for p, label in zip(probabilities, data.labels, strict=True)) / 5
+    assert classification_loss(model, data).item() == pytest.approx(by_hand.item())
+
+
+def test_the_steps_are_adams():
+    data, model, by_hand = blobs(5), linear(), linear()
+    train(model, data, epochs=3, progress=False)
+    adam = torch.optim.Adam(by_hand.parameters(), lr=1e-3)
+    for _ in range(3):
+        adam.zero_grad()
+        classification_loss(by_hand, data).backward()
+        adam.step()
+    for p, q in zip(model.parameters(), by_hand.parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_seed_decides_batches_and_dropout(dropout):
+    def losses(seed, drawn_before):
+        model = linear(dropout=dropout)
+        torch.manual_seed(drawn_before)
+        return train(model, blobs(), epochs=2, batch_size=16, seed=seed, progress=False)
+
+    assert losses(3, 10) == losses(3, 11) != losses(4, 11)
+
+
+def test_without_other_wishes_a_batch_has_64_images_and_the_seed_is_0():
+    losses = train(linear(), blobs(130), epochs=1, progress=False)
+    assert losses == train(linear(), blobs(130), epochs=1, batch_size=64, seed=0, progress=False)
+    assert len(losses) == 3
 
 
 def test_epochs_are_shuffled_differently():
     seen = []
 
     def loss(model, batch):
+        assert model.training
         seen.append(batch.labels.tolist())
         return classification_loss(model, batch)
 
-    train(linear(), blobs(), epochs=2, batch_size=60, loss=loss, progress=False)
-    assert seen[0] != seen[1] and sorted(seen[0]) == sorted(seen[1])
+    for seed in (0, 1):
+        train(linear().eval(), blobs(), epochs=2, batch_size=60, seed=seed, loss=loss, progress=False)
+    assert len({tuple(labels) for labels in seen}) == 4  # nor does one seed repeat the other's epochs
+    assert sorted(seen[0]) == sorted(seen[1])
 
 
 def test_progress_goes_to_stderr_only_if_asked_for(capsys):
     train(linear(), blobs(), epochs=1, progress=False)
     assert capsys.readouterr() == ("", "")
-    train(linear(), blobs(), epochs=1, progress=True)
+    train(linear(), blobs(), epochs=1)
     assert "epochs" in capsys.readouterr().err
 
 
@@ -69,6 +99,7 @@ def test_progress_goes_to_stderr_only_if_asked_for(capsys):
         ({"epochs": 0}, "epochs=0 should be a whole number of at least 1"),
         ({"epochs": 1, "batch_size": 0}, "batch_size=0 should be a whole number of at least 1"),
         ({"epochs": 1, "learning_rate": 0.0}, r"learning_rate=0\.0 should be above 0"),
+        ({"epochs": 1, "learning_rate": float("nan")}, "learning_rate=nan should be above 0"),
     ],
 )
 def test_arguments_are_checked(wrong, sentence):
@@ -105,9 +136,29 @@ def test_the_first_module_that_goes_wrong_is_named():
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_a_loss_that_goes_wrong_is_named():
+class Spoils(nn.Module):
+    """Holds a layer that returns a pair, and spoils one entry of its own output."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(6, 2)
+
+    def forward(self, x):
+        y = self.gru(x.flatten(1))[0]
+        return torch.cat([y[:1] + float("inf"), y[1:]])
+
+
+def test_modules_that_return_pairs_are_passed_over_and_the_model_itself_is_named():
+    with pytest.raises(
+        NonFiniteLossError, match=r"at step 0: the output of the model \(Spoils\) is the first"
+    ):
+        train(Spoils(), blobs(), epochs=1, loss=lambda m, b: m(b.images).sum(), progress=False)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_loss_that_goes_wrong_is_named(value):
     def loss(model, batch):
-        return model(batch.images).sum() * float("nan")
+        return model(batch.images).sum() * float(value)
 
     with pytest.raises(
         NonFiniteLossError, match="the model's output is finite, so the loss function makes it so"
@@ -132,6 +183,9 @@ def test_accuracy_is_taken_in_eval_and_leaves_the_mode_alone():
     digits = load_digits("test")
     assert accuracy(model, digits) == accuracy(model, digits)
     assert model.training
+    model.register_forward_hook(
+        lambda *_: pytest.fail("gradients are kept") if torch.is_grad_enabled() else None
+    )
     nn.init.zeros_(model[2].weight)
     model[2].bias.data = torch.arange(10).float()  # always says 9
     assert accuracy(model, digits) == pytest.approx((digits.labels == 9).float().mean().item())

@@ -97,7 +97,7 @@ def check(name: str, answer: Any) -> Any:
         ValueError: if there is no such exercise.
     """
     exercise = find(name)
-    verdict = diagnose(exercise, answer)
+    verdict = diagnose(exercise, answer, name)
     if verdict is None:
         print(f"✓ {name}: right. {exercise.praise}".rstrip())
         progress.record(name)
@@ -108,14 +108,19 @@ def check(name: str, answer: Any) -> Any:
     return None
 
 
+def inputs(name: str) -> list[tuple]:
+    """The inputs on which ``check`` tries an answer, to try it on them oneself: ``f(*inputs("08.1")[0])``."""
+    return find(name).inputs()
+
+
 def untouched(exercise: Exercise) -> str:
     if exercise.is_function:
         return "not written yet; the notebook goes on with the course's own version"
     return "not answered yet; put your letter in the place of the three dots"
 
 
-def diagnose(exercise: Exercise, answer: Any) -> str | None:
-    """None for a right answer, else the sentence for the learner."""
+def diagnose(exercise: Exercise, answer: Any, name: str = "") -> str | None:
+    """None for a right answer, else the sentence for the learner of the exercise ``name``."""
     if answer is ...:
         return untouched(exercise)
     if exercise.is_function and not callable(answer):
@@ -129,7 +134,7 @@ def diagnose(exercise: Exercise, answer: Any) -> str | None:
     for wrong in exercise.wrong:
         if matches(got, outcomes(exercise, wrong.answer), exercise.tolerance):
             return wrong.says
-    return first_departure(exercise, expected, got)
+    return first_departure(exercise, expected, got, name)
 
 
 class ChangedItsInput:
@@ -160,21 +165,27 @@ def matches(got: list[Any], expected: list[Any], tolerance: float) -> bool:
     return all(departure(e, g, tolerance) is None for e, g in zip(expected, got, strict=True))
 
 
-def first_departure(exercise: Exercise, expected: list[Any], got: list[Any]) -> str:
+def first_departure(exercise: Exercise, expected: list[Any], got: list[Any], name: str) -> str:
     """The generic sentence: the first input on which the answer departs, with expected and got."""
     if not exercise.is_function:
         return f"{got[0]!r} is not one of the choices; answer with a letter, such as {'a'!r}"
-    for arguments, e, g in zip(exercise.inputs(), expected, got, strict=True):
+    for number, (arguments, e, g) in enumerate(zip(exercise.inputs(), expected, got, strict=True)):
         where = f"with {named(exercise.reference, arguments)}, "
         if isinstance(g, ChangedItsInput):
             return where + "your function changes its input; compute into a new tensor instead"
         if isinstance(g, Exception):
             first_line = (str(g).splitlines() or [""])[0]
+            if "Boolean value of Tensor" in first_line:
+                return (
+                    where
+                    + "you use `and`, `or` or `if` on a whole tensor; write (a > 0) & (b < 1), with brackets"
+                )
             return where + f"your function raises {type(g).__name__}: {first_line}"
         if g is None:
             return where + "your function returns None; does it end in a return?"
         if (what := departure(e, g, exercise.tolerance)) is not None:
-            return where + what
+            see = f'; attnlib.exercises.inputs("{name}")[{number}] holds this input' if name else ""
+            return where + what + see
     raise AssertionError("first_departure was called for a right answer")
 
 
@@ -205,7 +216,7 @@ def departure(expected: Any, got: Any, tolerance: float) -> str | None:
         return None if expected == got else f"expected {expected!r}, got {got!r}"
     try:
         e, g = (torch.as_tensor(value, dtype=torch.float64) for value in (expected, got))
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, OverflowError):
         return f"expected {describe(expected)}, got {describe(got)}"
     if e.shape != g.shape:
         return f"expected {describe(expected)}, got {describe(got)}"

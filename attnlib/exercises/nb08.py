@@ -79,6 +79,14 @@ GATE = Exercise(
             "all images get the same gate: you average over the batch too; each image has a z of its own",
         ),
         Wrong(
+            lambda x, W_1, W_2: torch.tanh(F.relu(x.mean((2, 3)) @ W_1.T) @ W_2.T),
+            "a tanh runs from -1 to 1; a gate of (8.3) is a sigmoid, between 0 and 1",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: torch.sigmoid(F.relu(x.mean((2, 3)) @ W_2) @ W_1),
+            "W_1 comes first, then W_2; you have them the other way round",
+        ),
+        Wrong(
             lambda x, W_1, W_2: torch.sigmoid(F.relu(x.mean((2, 3)) @ W_1) @ W_2),
             "W_1 has shape (c/r, c): to multiply every row z with it, write z @ W_1.T, and W_2.T likewise",
         ),
@@ -157,6 +165,10 @@ PRICE = Exercise(
             "without biases you return 0: `a + b if bias else 0` is read as `(a + b) if bias else 0`; put brackets round the last part",
         ),
         Wrong(
+            lambda c, r, bias: 2 * (c // r) ** 2 + (c // r + c) * bias,
+            "you square the hidden width; each matrix joins c numbers with c/r, so it has c · c/r weights",
+        ),
+        Wrong(
             lambda c, r, bias: 2 * c * c // r + 2 * (c // r) * bias,
             "you give both layers c/r biases; the second layer has c outputs, and so c biases",
         ),
@@ -180,7 +192,7 @@ PRICE = Exercise(
 )
 
 
-# 08.3 another gate ---------------------------------------------------------------------------------------
+# 08.4 another gate ---------------------------------------------------------------------------------------
 
 
 def hard_gate_backward(grad_y: Tensor, x: Tensor, v: Tensor) -> Tensor:
@@ -249,6 +261,14 @@ HARD_GATE = Exercise(
             "relu6 is a straight line while v + 3 lies between 0 and 6: that is -3 < v < 3, not 0 < v < 6",
         ),
         Wrong(
+            lambda grad_y, x, v: (grad_y * x).sum((2, 3)) * (v.abs() < 3) / 3,
+            "your slope is 1/3; the line rises by 1 from v = -3 to v = 3, over a width of 6",
+        ),
+        Wrong(
+            lambda grad_y, x, v: (grad_y * x).sum((2, 3)) * (v.abs() > 3) / 6,
+            "your mask is the wrong way round: the gate moves where v lies between -3 and 3",
+        ),
+        Wrong(
             lambda grad_y, x, v: (grad_y * x).sum((2, 3)) * (v > -3) / 6,
             "you let the gradient through above v = 3 too; there the gate is wide open and flat",
         ),
@@ -272,7 +292,7 @@ HARD_GATE = Exercise(
 )
 
 
-# 08.4 mend a published mistake ---------------------------------------------------------------------------
+# 08.3 mend a published mistake ---------------------------------------------------------------------------
 
 
 def mended(x: Tensor, W_1: Tensor, W_2: Tensor) -> Tensor:
@@ -338,6 +358,12 @@ MEND = Exercise(
             "the gates of an image still sum to 1: dividing by the sum is a softmax in another dress",
         ),
         Wrong(
+            lambda x, W_1, W_2: (
+                x * (se_gate(x, W_1, W_2) / se_gate(x, W_1, W_2).amax(1, keepdim=True))[:, :, None, None]
+            ),
+            "you divide by the largest gate; nothing needs normalising, the sigmoid's values are the gates",
+        ),
+        Wrong(
             lambda x, W_1, W_2: x * se_gate(x, W_1, W_2).softmax(0)[:, :, None, None],
             "your softmax runs over the batch now, so one image changes the gates of another; it has to go",
         ),
@@ -378,6 +404,6 @@ EXERCISES = {
     ),
     "08.1": GATE,
     "08.2": PRICE,
-    "08.3": HARD_GATE,
-    "08.4": MEND,
+    "08.3": MEND,
+    "08.4": HARD_GATE,
 }

@@ -305,7 +305,7 @@ def check_gate_sum(module, x):
         count = gate.numel() // total.numel()
         if count > 1 and close(total, torch.ones_like(total)).all():
             return False, f"the gate sums to 1 over the {count} {name}: a softmax, which shrinks the features"
-    return True, "the gate sums to 1 neither over channels nor over positions"
+    return True, "nothing forces the gate to sum to 1, over channels or over positions"
 
 
 @listed

@@ -64,10 +64,10 @@ def cued_digits(n: int = 1000, *, split: str = "train", seed: int = 0) -> Images
     the label is the class of its digit. The square is on either side for one half of the cards (on the first
     for one more if ``n`` is odd), in random order.
 
-    By construction a channel gate can solve this, and a network without a gate cannot. After two 3x3
-    convolutions a unit has seen 5x5 pixels, and none holds both the square (rows 0 to 3) and a digit (from
-    row 8 on). A linear layer behind them only adds what was found at the square to what was found at the
-    digits, and with a sum the square cannot choose between two digits. A gate that looks at the whole image
+    By construction a channel gate can solve this, and a network that is linear behind two 3x3 convolutions
+    cannot: a unit has seen 5x5 pixels, and none holds both the square (rows 0 to 3) and a digit (from row 8
+    on). A linear layer behind them only adds what was found at the square to what was found at the digits,
+    and with a sum the square cannot choose between two digits. A gate that looks at the whole image
     multiplies the one with the other. A spatial gate multiplies as well, but by the same number for both
     digits, since they lie at the same place.
     """

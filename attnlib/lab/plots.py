@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
@@ -72,13 +71,27 @@ def by_seed(
     *,
     ax: Axes | None = None,
     label: str = "accuracy on the test set",
+    highlight: str = "",
+    means: bool = True,
+    limit: Number | None = None,
 ) -> Axes:
-    """One column a condition: a dot for each seed, and a bar at their mean."""
+    """One column a condition, with a dot for each seed.
+
+    Args:
+        results: for each condition its value for every seed; one called "plain" is drawn in grey.
+        highlight: the condition that the figure is about; it has the same colour in every figure.
+        means: whether to draw a bar at each mean; not where a mean would lie between two clusters.
+        limit: a value to mark with a dashed line across all columns.
+    """
     ax = ax or plt.subplots()[1]
-    for column, values in enumerate(results.values()):
+    for column, (name, values) in enumerate(results.items()):
+        color = "grey" if name == "plain" else "C0" if name == highlight else "C1"
         spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
-        ax.plot(column + np.asarray(spread), values, "o", alpha=0.8)
-        ax.hlines(np.mean(values), column - 0.25, column + 0.25, color="black")
+        ax.plot(column + np.asarray(spread), values, "o", color=color, alpha=0.8)
+        if means:
+            ax.hlines(np.mean(values), column - 0.25, column + 0.25, color="black")
+    if limit is not None:
+        ax.axhline(limit, color="black", ls="--", lw=1)
     ax.set_xticks(range(len(results)), list(results))
     ax.set(xlim=(-0.6, len(results) - 0.4), ylabel=label)
     return ax
@@ -93,7 +106,6 @@ def curves(
     """One line a condition: the mean over the seeds, in a band from the lowest seed to the highest."""
     ax = ax or plt.subplots()[1]
     for name, values in runs.items():
-        values = torch.as_tensor(values)
         steps = range(values.shape[1]) if x is None else x
         (line,) = ax.plot(steps, values.mean(0), label=name)
         ax.fill_between(steps, values.amin(0), values.amax(0), color=line.get_color(), alpha=0.2, lw=0)

@@ -64,6 +64,7 @@ def main():
     recipe = {"batch_size": 50, "learning_rate": 0.015}
     cards, new_cards = cued_digits(2000, seed=0), cued_digits(500, split="test", seed=1)
     on_cards = list(runs(cards, new_cards, VARIANTS, 10, groups=2, epochs=8, **recipe))
+    on_cards += runs(cards, new_cards, ["r = 16"], 10, groups=2, epochs=32, **recipe)
     digits, new_digits = load_digits("train"), load_digits("test")
     on_digits = [
         row
