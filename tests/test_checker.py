@@ -15,6 +15,7 @@ from attnlib.exercises.checker import (
     departure,
     diagnose,
     find,
+    inputs,
     named,
     ramp,
 )
@@ -227,3 +228,25 @@ def test_every_notebook_with_exercises_is_listed():
 def test_ramp_is_the_same_everywhere():
     assert ramp(2, 2).dtype == torch.float64
     assert [round(v, 6) for v in ramp(2, 2).flatten().tolist()] == [0.841471, 0.979908, 0.985719, 0.858118]
+
+
+def test_the_generic_sentence_names_an_input_that_can_be_had(capsys):
+    check("00.1", lambda weights, values: 3 * weights @ values)
+    assert 'attnlib.exercises.inputs("00.1")[0] holds this input' in capsys.readouterr().out
+    weights, values = inputs("00.1")[0]
+    assert torch.equal(find("00.1").reference(weights, values), weights @ values)
+
+
+def test_a_condition_on_a_whole_tensor_is_explained():
+    sentence = diagnose(DOUBLE, lambda x: 2 * x if x > 0 else x)
+    assert sentence == ON_THE_FIRST + (
+        "you use `and`, `or` or `if` on a whole tensor; write (a > 0) & (b < 1), with brackets"
+    )
+
+
+def test_a_number_too_large_to_compare_is_no_crash():
+    sentence = diagnose(DOUBLE, lambda x: 10**400)
+    assert (
+        sentence.startswith(ON_THE_FIRST + "expected a tensor of shape (2, 3), got 1000")
+        and len(sentence) < 120
+    )

@@ -74,7 +74,7 @@ def test_pictures_share_a_scale():
     axes = pictures(torch.stack([torch.zeros(4, 5), torch.full((4, 5), 0.5)]), ["a", "b"])
     assert [ax.get_title() for ax in axes] == ["a", "b"]
     assert {ax.images[0].get_clim() for ax in axes} == {(0, 1)}
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="expected one of the axes for each of 3 images, got 2"):
         pictures(torch.zeros(3, 4, 5), axes=axes)
 
 
@@ -207,3 +207,23 @@ def test_importing_the_library_changes_nothing_and_loads_no_plots():
         "assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_by_seed_keeps_the_meaning_of_its_colours():
+    ax = by_seed({"plain": [0.1], "SE": [0.2], "double": [0.3]}, highlight="SE")
+    assert [line.get_color() for line in ax.lines] == ["grey", "C0", "C1"]
+
+
+def test_by_seed_draws_means_and_limit_as_asked():
+    ax = by_seed({"a": [0.1, 0.9]}, means=False, limit=0.75)
+    assert not ax.collections
+    assert list(ax.lines[-1].get_ydata()) == [0.75, 0.75] and ax.lines[-1].get_linestyle() == "--"
+    assert len(by_seed({"a": [0.1, 0.9]}).lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("results", "got"), [({}, r"got \{\}"), ({"a": [1.0], "b": []}, r"got \{'a': 1, 'b': 0\}")]
+)
+def test_by_seed_wants_a_value_for_each_condition(results, got):
+    with pytest.raises(ValueError, match=f"expected at least one value for each condition, {got}"):
+        by_seed(results)

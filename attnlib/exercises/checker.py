@@ -8,6 +8,7 @@ like one of the bank gets that sentence; any other gets the first place where it
 import copy
 import importlib
 import inspect
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -246,7 +247,11 @@ def describe(value: Any) -> str:
         return f"a {type(value).__name__} of {len(value)} tensors (torch.stack joins tensors of one shape)"
     if isinstance(value, dict):
         return f"a dict with the keys {', '.join(map(str, value))}"
-    return repr(value) if value is None or isinstance(value, (int, float, str, tuple, list)) else kind(value)
+    return (
+        reprlib.repr(value)
+        if value is None or isinstance(value, (int, float, str, tuple, list))
+        else kind(value)
+    )
 
 
 def ramp(*shape: int, step: float = 0.37) -> torch.Tensor:

@@ -55,9 +55,14 @@ def pictures(
     axes: Sequence[Axes] | np.ndarray | None = None,
     limits: tuple[Number, Number] = (0.0, 1.0),
 ) -> np.ndarray:
-    """Grey images side by side, all on the same scale, without ticks."""
+    """Grey images side by side, all on the same scale, without ticks.
+
+    Raises ValueError if there are not as many axes as images.
+    """
     if axes is None:
         axes = plt.subplots(1, len(images), figsize=(1.6 * len(images), 1.9), squeeze=False)[1][0]
+    if len(axes) != len(images):
+        raise ValueError(f"expected one of the axes for each of {len(images)} images, got {len(axes)}")
     for ax, image in zip(axes, images, strict=True):
         ax.imshow(image.detach().numpy(), cmap="gray", vmin=limits[0], vmax=limits[1])
         ax.set(xticks=[], yticks=[])
@@ -82,7 +87,13 @@ def by_seed(
         highlight: the condition that the figure is about; it has the same colour in every figure.
         means: whether to draw a bar at each mean; not where a mean would lie between two clusters.
         limit: a value to mark with a dashed line across all columns.
+
+    Raises:
+        ValueError: if there is no condition, or one without a value.
     """
+    if not results or not all(len(values) for values in results.values()):
+        counts = {name: len(values) for name, values in results.items()}
+        raise ValueError(f"expected at least one value for each condition, got {counts}")
     ax = ax or plt.subplots()[1]
     for column, (name, values) in enumerate(results.items()):
         color = "grey" if name == "plain" else "C0" if name == highlight else "C1"
