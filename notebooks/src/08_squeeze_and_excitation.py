@@ -1021,9 +1021,9 @@ show(fig, alt="Six maps of the gate's Jacobian, one for each channel; each is on
 # %% [markdown]
 # **SE-4** "SE is a self-attention module." **It depends on the sense.** In the wide sense (features weighted by
 # something computed from themselves) it is one, and SE's authors use the word so. In the narrow sense (every
-# position compares itself with every other) it is not: nothing pairwise is computed. The dependence shows it. Move
-# pixel $q$ and watch all other pixels $p$: through SE they follow in a pattern that is the same for every $q$, a
-# matrix of rank 1. In self-attention each $q$ has a pattern of its own.
+# position compares itself with every other) it is not: nothing pairwise is computed. The dependence shows it. Move pixel
+# $q$ of channel 1 and watch all pixels $p$ of channel 0: through SE they follow in a pattern that is the same for every
+# $q$, a matrix of rank 1. In self-attention each $q$ has a pattern of its own.
 
 # %%
 # claim SE-4: DEPENDS
@@ -1111,5 +1111,5 @@ def hard_gate_backward(grad_y, x, v):
 # network definitions (biases); Howard et al., *Searching for MobileNetV3*, arXiv 1905.02244 (hard sigmoid); Wang et
 # al., *ECA-Net*, arXiv 1910.03151 (the table with 26.77 M).
 #
-# **Back:** [00_toolbox](00_toolbox.ipynb) · **Next:** `09_efficient_channel_attention`, which asks whether the two
+# **Back:** `07_attention_on_feature_maps` (not built yet), [00_toolbox](00_toolbox.ipynb) · **Next:** `09_efficient_channel_attention`, which asks whether the two
 # layers are needed at all. The map of the course is in [00_start_here](00_start_here.ipynb).
