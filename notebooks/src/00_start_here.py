@@ -75,7 +75,7 @@ assert weights[3:6, 3:6].min() > 0.135 and weights[3:6, [0, 7]].max() < 1 / 8
 # %% [markdown]
 # ## 2 · How a notebook works
 #
-# - **Core and Depth.** The headings of a lesson are marked. Core takes about an hour and stands on its own. Depth
+# - **Core and Depth.** The headings of a lesson are marked. Core takes an hour or a little more and stands on its own. Depth
 #   is for a second reading: whole backward passes, published mistakes, costs.
 # - **Predict** comes before a key figure. Say your guess aloud, or write it down; a wrong guess costs nothing. The
 #   outputs that you find at first are from our run. To predict without seeing the answer, begin a lesson with *Edit →
@@ -206,7 +206,7 @@ show(draw_progress().figure, alt="Bars by notebook: exercises passed, and those 
 # | 06_moving_averages | moving averages as attention; cosine windows | 01 | 1 / 2 |
 # | **Part II, feature maps** | | | |
 # | 07_attention_on_feature_maps | descriptor, score, gate, rescale; auditing a module | 02 | 1 / 2 |
-# | [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb) | a gate for each channel; reduction | 00_toolbox (07, once it is open) | 1 / 2¼ |
+# | [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb) | a gate for each channel; reduction | 00_toolbox (07, once it is open) | 1⅓ / 3 |
 # | 09_efficient_channel_attention | the kernel-size formula | 08 | 1 / 2 |
 # | 10_spatial_attention | a gate for each place; Darknet's layers | 07 | 1 / 2 |
 # | 11_cbam | channel and spatial gates in turn; BAM | 08, 10 | 1 / 2 |
@@ -220,7 +220,7 @@ show(draw_progress().figure, alt="Bars by notebook: exercises passed, and those 
 # | 18_claims_on_trial | every claim settled; which mechanism for which job | all | 1 / 2 |
 # | 19_capstone | design one of your own | 07, 17 | 2 / 4 |
 #
-# **Ways through.** *Today*: 08, with the toolbox pages that it names; one hour for its Core. *Once all is open*: the whole
+# **Ways through.** *Today*: 08, with the toolbox pages that it names; 80 minutes for its Core. *Once all is open*: the whole
 # table in order, or vision first: 00, 02, 07, 08, then 09 to 16, 17 and 18, and 01 and 03 to 06 when a sequence turns
 # up in your work.
 #
