@@ -43,16 +43,23 @@ def words(text: str) -> int:
     return sum(any(character.isalpha() for character in piece) for piece in text.split())
 
 
-def prose(notebook) -> str:
-    """The Markdown without what is folded away (hints, solutions)."""
-    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+def markdown(notebook) -> str:
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def without_folds(text: str) -> str:
+    """Markdown without what is folded away (hints, solutions)."""
     return re.sub(r"<details>.*?</details>", "", text, flags=re.S)
+
+
+def prose(notebook) -> str:
+    return without_folds(markdown(notebook))
 
 
 def anchors(notebook) -> set[str]:
     """The anchors of the headings, as JupyterLab makes them."""
-    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    return {heading.strip().replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", text, flags=re.M)}
+    headings = re.findall(r"^#+ (.*)$", markdown(notebook), flags=re.M)
+    return {heading.strip().replace(" ", "-") for heading in headings}
 
 
 @every_notebook
@@ -71,9 +78,7 @@ def test_every_tagged_result_is_followed_by_its_assertion(source):
         last_heading = (re.findall(r"^## .*$", cell.source, flags=re.M) or [last_heading])[-1]
         if "Summary" in last_heading:
             break
-        for tag in re.findall(
-            r"\\tag\{([\d.]+)\}", re.sub(r"<details>.*?</details>", "", cell.source, flags=re.S)
-        ):
+        for tag in re.findall(r"\\tag\{([\d.]+)\}", without_folds(cell.source)):
             results += 1
             lines = [
                 line for c in cells[number + 1 :] if c.cell_type == "code" for line in c.source.splitlines()
@@ -112,8 +117,7 @@ def test_the_opening_says_what_a_learner_wants_to_know(source):
 
 @every_notebook
 def test_links_within_the_course_resolve(source):
-    notebook = stored(source)
-    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    text = markdown(stored(source))
     assert not re.search(r"<(a|img)\b|\]\([^)]*\s", text), "write links and images as [text](place)"
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if link.startswith(("http://", "https://")):

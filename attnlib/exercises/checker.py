@@ -63,26 +63,25 @@ def choice(right: str, wrong: Mapping[str, str], praise: str) -> Exercise:
     )
 
 
-def exercises_by_notebook() -> dict[str, dict[str, Exercise]]:
-    """Every exercise by its name, for each notebook: those of "08" stand in the module ``nb08``."""
-    found = {}
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        module = importlib.import_module(f"attnlib.exercises.{file.stem}")
-        if hasattr(module, "EXERCISES"):
-            found[file.stem.removeprefix("nb")] = module.EXERCISES
-    return found
+def exercises_of(notebook: str) -> dict[str, Exercise]:
+    """The exercises of one notebook by their names: those of "08" stand in the module ``nb08``."""
+    module = f"nb{notebook}" if notebook.isdigit() else notebook
+    if not (Path(__file__).parent / f"{module}.py").is_file():
+        return {}
+    return getattr(importlib.import_module(f"attnlib.exercises.{module}"), "EXERCISES", {})
 
 
 def all_exercises() -> dict[str, list[str]]:
     """The names of the exercises and recall questions of every notebook that has some."""
-    return {notebook: list(exercises) for notebook, exercises in exercises_by_notebook().items()}
+    notebooks = [file.stem.removeprefix("nb") for file in sorted(Path(__file__).parent.glob("*.py"))]
+    return {notebook: list(exercises_of(notebook)) for notebook in notebooks if exercises_of(notebook)}
 
 
 def find(name: str) -> Exercise:
     """The exercise called ``name``; ValueError if there is none."""
     notebook = name.partition(".")[0]
-    exercises = exercises_by_notebook().get(notebook)
-    if exercises is None:
+    exercises = exercises_of(notebook)
+    if not exercises:
         raise ValueError(f"there is no exercise {name!r}: no notebook {notebook!r} has exercises")
     check_choice("exercise", name, exercises)
     return exercises[name]
