@@ -588,10 +588,12 @@ interact(explore, z_0=(-2.0, 6.0, 0.5));
 # argument for each difference that matters. First the biases:
 
 # %%
-with_bias, without = SqueezeExcitation(256), SqueezeExcitation(256, bias=False)
-count = lambda module: sum(p.numel() for p in module.parameters())
-print("C = 256, r = 16:", count(without), "weights,", count(with_bias) - count(without), "biases")
-assert count(without) == 2 * 256**2 // 16 and count(with_bias) - count(without) == 16 + 256
+from attnlib.lab.cost import count_parameters
+
+weights = count_parameters(SqueezeExcitation(256, bias=False))
+biases = count_parameters(SqueezeExcitation(256)) - weights
+print("C = 256, r = 16:", weights, "weights,", biases, "biases")
+assert weights == 2 * 256**2 // 16 and biases == 16 + 256
 
 # %% [markdown]
 # A 1 x 1 convolution on a map of one pixel is a fully connected layer under another name:
@@ -610,7 +612,7 @@ rounded = lambda c: max(8, int(c / 16 + 4) // 8 * 8)
 print({c: (c // 16, rounded(c)) for c in (64, 128, 256, 512)})
 assert [rounded(c) for c in (64, 128, 256, 512)] == [8, 8, 16, 32]
 wider = SqueezeExcitation(64, reduction=64 // rounded(64))
-assert 1.8 < count(wider) / count(SqueezeExcitation(64)) < 2.2
+assert 1.8 < count_parameters(wider) / count_parameters(SqueezeExcitation(64)) < 2.2
 
 # %% [markdown]
 # The mean and the maximum see different things. Channels 1 and 3 of our example have the same mean and different
@@ -675,7 +677,7 @@ def se_parameters(channels, reduction, bias):
 # additions and multiplications, and we shall see that they take the time.
 
 # %%
-from attnlib.lab.cost import count_macs, count_parameters
+from attnlib.lab.cost import count_macs
 
 for C, r in [(64, 16), (96, 8), (256, 4)]:
     block = SqueezeExcitation(C, reduction=r)
