@@ -4,7 +4,35 @@ What stands here is the library proper. The laboratory of the notebooks is ``att
 their exercises are ``attnlib.exercises``; neither is imported unless asked for.
 """
 
-from attnlib.feature_map import SqueezeExcitation, build_attention
+from attnlib.feature_map import (
+    EfficientChannelAttention,
+    NormalizationAttention,
+    SqueezeExcitation,
+    build_attention,
+    eca_kernel_size,
+    scale_penalty,
+)
+from attnlib.sequence import (
+    AdditiveScore,
+    BilinearScore,
+    causal_mask,
+    chunked_attention,
+    dot_product_attention,
+    padding_mask,
+)
 
-__all__ = ["SqueezeExcitation", "build_attention"]
+__all__ = [
+    "AdditiveScore",
+    "BilinearScore",
+    "EfficientChannelAttention",
+    "NormalizationAttention",
+    "SqueezeExcitation",
+    "build_attention",
+    "causal_mask",
+    "chunked_attention",
+    "dot_product_attention",
+    "eca_kernel_size",
+    "padding_mask",
+    "scale_penalty",
+]
 __version__ = "0.1.0"

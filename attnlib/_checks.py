@@ -52,3 +52,51 @@ def check_feature_map(x: Tensor, channels: int) -> None:
         raise ValueError(f"expected floating-point features, got {x.dtype}; convert with x.float()")
     if 0 in x.shape:
         raise ValueError(f"expected a feature map with at least one element, got shape {tuple(x.shape)}")
+
+
+def check_queries_keys(
+    q: Tensor, k: Tensor, query_width: int | None = None, key_width: int | None = None
+) -> None:
+    """Raise ValueError unless q is (..., n, query_width) and k (..., m, key_width), of one float dtype.
+
+    Without the widths, q and k should have the same one.
+    """
+    for name, x, axes in (("q", q, "queries"), ("k", k, "keys")):
+        if x.ndim < 2:
+            raise ValueError(
+                f"expected {name} of shape (..., {axes}, features), got {tuple(x.shape)}; add the axis that "
+                f"counts the {axes}"
+            )
+        if not x.is_floating_point():
+            raise ValueError(f"expected floating-point {name}, got {x.dtype}; convert with {name}.float()")
+    if query_width is None and q.shape[-1] != k.shape[-1]:
+        raise ValueError(
+            f"queries have {q.shape[-1]} features and keys {k.shape[-1]}; this score compares them one by "
+            f"one, so project one of the two, or use BilinearScore or AdditiveScore"
+        )
+    for name, x, width in (("q", q, query_width), ("k", k, key_width)):
+        if width is not None and x.shape[-1] != width:
+            raise ValueError(f"this score was built for {name} of width {width}, got {tuple(x.shape)}")
+    if not _broadcast(q.shape[:-2], k.shape[:-2]):
+        raise ValueError(
+            f"the leading axes of q {tuple(q.shape)} and k {tuple(k.shape)} do not fit each other; they "
+            f"should be equal, or of size 1"
+        )
+
+
+def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    return all(x == y or 1 in (x, y) for x, y in zip(reversed(a), reversed(b), strict=False))
+
+
+def check_values(k: Tensor, v: Tensor) -> None:
+    """Raise ValueError unless v is (..., m, d_v) with as many values as there are keys."""
+    if v.ndim < 2 or v.shape[-2] != k.shape[-2]:
+        raise ValueError(
+            f"expected one value for each key, so v of shape (..., {k.shape[-2]}, features); got "
+            f"{tuple(v.shape)}"
+        )
+    if not _broadcast(k.shape[:-2], v.shape[:-2]):
+        raise ValueError(
+            f"the leading axes of k {tuple(k.shape)} and v {tuple(v.shape)} do not fit each other; they "
+            f"should be equal, or of size 1"
+        )

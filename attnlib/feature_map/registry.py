@@ -9,10 +9,14 @@ import inspect
 from torch import nn
 
 from attnlib._checks import check_choice, nearest
+from attnlib.feature_map.efficient_channel import EfficientChannelAttention
+from attnlib.feature_map.normalization import NormalizationAttention
 from attnlib.feature_map.squeeze_excitation import SqueezeExcitation
 
 REGISTRY: dict[str, type[nn.Module]] = {
     "se": SqueezeExcitation,
+    "eca": EfficientChannelAttention,
+    "nam": NormalizationAttention,
 }
 
 

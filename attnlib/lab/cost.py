@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnlib._checks import check_positive
-from attnlib.feature_map import REGISTRY, build_attention
+from attnlib.feature_map import REGISTRY, build_attention, eca_kernel_size
 
 aten = torch.ops.aten
 
@@ -47,9 +47,13 @@ Formula = Callable[[int, int, int, SimpleNamespace], int]
 
 PARAMETERS: dict[str, Formula] = {
     "se": lambda c, h, w, o: 2 * c**2 // o.reduction + o.bias * (c // o.reduction + c),
+    "eca": lambda c, h, w, o: _eca_kernel(c, o) + o.bias,
+    "nam": lambda c, h, w, o: 2 * c * (o.branch != "pixel") + 2 * h * w * (o.branch != "channel"),
 }
 MACS: dict[str, Formula] = {
     "se": lambda c, h, w, o: 2 * c**2 // o.reduction,
+    "eca": lambda c, h, w, o: _eca_kernel(c, o) * c,
+    "nam": lambda c, h, w, o: 0,
 }
 
 
@@ -178,3 +182,7 @@ def _seconds(function: Callable[[Tensor], Tensor], x: Tensor) -> float:
     start = time.perf_counter()
     function(x)
     return time.perf_counter() - start
+
+
+def _eca_kernel(c: int, o: SimpleNamespace) -> int:
+    return eca_kernel_size(c, gamma=o.gamma, b=o.b) if o.kernel_size is None else o.kernel_size
