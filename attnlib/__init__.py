@@ -5,11 +5,20 @@ their exercises are ``attnlib.exercises``; neither is imported unless asked for.
 """
 
 from attnlib.feature_map import (
+    BAM,
+    CBAM,
     EfficientChannelAttention,
+    EfficientMultiScaleAttention,
+    ExpectationMaximizationAttention,
+    GlobalAttention,
+    NonLocal,
     NormalizationAttention,
+    PointwiseSpatialAttention,
+    SpatialAttention,
     SqueezeExcitation,
     build_attention,
     eca_kernel_size,
+    load_reference_weights,
     scale_penalty,
 )
 from attnlib.sequence import (
@@ -22,16 +31,25 @@ from attnlib.sequence import (
 )
 
 __all__ = [
+    "BAM",
+    "CBAM",
     "AdditiveScore",
     "BilinearScore",
     "EfficientChannelAttention",
+    "EfficientMultiScaleAttention",
+    "ExpectationMaximizationAttention",
+    "GlobalAttention",
+    "NonLocal",
     "NormalizationAttention",
+    "PointwiseSpatialAttention",
+    "SpatialAttention",
     "SqueezeExcitation",
     "build_attention",
     "causal_mask",
     "chunked_attention",
     "dot_product_attention",
     "eca_kernel_size",
+    "load_reference_weights",
     "padding_mask",
     "scale_penalty",
 ]

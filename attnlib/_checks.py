@@ -12,6 +12,15 @@ def check_positive(name: str, value: int) -> None:
         raise ValueError(f"{name}={value!r} should be a whole number of at least 1")
 
 
+def check_odd(name: str, value: int) -> None:
+    """Raise ValueError unless ``value`` is an odd whole number, as a window with a middle needs."""
+    check_positive(name, value)
+    if value % 2 == 0:
+        raise ValueError(
+            f"{name}={value} is even, so its window would have no middle; use {value - 1} or {value + 1}"
+        )
+
+
 def check_divides(name: str, value: int, divisor_name: str, divisor: int) -> None:
     """Raise ValueError unless ``divisor`` divides ``value``; name the nearest divisors that do."""
     check_positive(name, value)

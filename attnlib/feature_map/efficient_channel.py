@@ -22,7 +22,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attnlib._checks import check_choice, check_feature_map, check_positive
+from attnlib._checks import check_choice, check_feature_map, check_odd, check_positive
 
 
 def eca_kernel_size(channels: int, *, gamma: float = 2, b: float = 1) -> int:
@@ -72,12 +72,7 @@ class EfficientChannelAttention(nn.Module):
     ) -> None:
         super().__init__()
         k = eca_kernel_size(channels, gamma=gamma, b=b) if kernel_size is None else kernel_size
-        check_positive("kernel_size", k)
-        if k % 2 == 0:
-            raise ValueError(
-                f"kernel_size={k} is even, so a channel would not stand in the middle of its neighbours; "
-                f"use {k - 1} or {k + 1}"
-            )
+        check_odd("kernel_size", k)
         check_choice("padding", padding, ["zeros", "circular"])
         if padding == "circular" and k // 2 > channels:
             raise ValueError(
