@@ -1,0 +1,79 @@
+"""What a whole network costs: parameters and multiply-accumulates, in all and by part."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import nn
+
+from attnlib._checks import check_choice, check_positive
+from attnlib.backbone import HRNet, MobileNetV2, ResNet
+from attnlib.backbone.attach import Attention
+from attnlib.backbone.hrnet import DESIGNS
+from attnlib.backbone.resnet import DEPTHS
+from attnlib.lab.cost import cost_table
+
+
+def _resnet(depth: int) -> Callable[..., nn.Module]:
+    def build(image: int, **arguments: object) -> nn.Module:
+        stem = "cifar" if image <= 64 else None
+        return ResNet(depth, image=image, stem=stem, **arguments)
+
+    return build
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = (
+    {f"resnet{depth}": _resnet(depth) for depth in DEPTHS}
+    | {"mobilenetv2": lambda image, **arguments: MobileNetV2(**arguments)}
+    | {f"hrnet-{name}": lambda image, name=name, **arguments: HRNet(name, **arguments) for name in DESIGNS}
+)
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """Parameters and multiply-accumulates (one image), in all and by part.
+
+    ``parts`` has a row for each part of the network, with the columns "parameters" and "macs"; what the
+    attention modules own and do stands in a row of its own, "attention".
+    """
+
+    parameters: int
+    macs: int
+    parts: pd.DataFrame
+
+
+def network_cost(
+    name: str,
+    *,
+    attention: Attention = None,
+    options: Mapping[str, object] | None = None,
+    image: int = 224,
+    classes: int = 1000,
+) -> NetworkCost:
+    """Count a network without storing a weight: parameters, and MACs of one square image in eval mode.
+
+    Args:
+        name: one of ``NETWORKS``. A ResNet for images of up to 64 pixels gets the CIFAR stem.
+        attention: a mechanism's name in the registry, a function from channels to a module, or None.
+        options: of the mechanism; a list holds one value for each stage.
+        image: height and width of the image, in pixels.
+        classes: how many logits.
+
+    Multiply-accumulates are those of convolutions and matrix products, as in ``count_macs``. Raises
+    ValueError for what the network or the mechanism refuses.
+    """
+    check_choice("name", name, NETWORKS)
+    check_positive("image", image)
+    with torch.device("meta"):
+        network = NETWORKS[name](image, attention=attention, options=options, classes=classes)
+        table = cost_table(network, torch.zeros(1, 3, image, image))
+    total = table.loc["total"]
+    rows = table.drop(index="total")
+    parts = rows.groupby([_part(row) for row in rows.index], sort=False).sum()
+    return NetworkCost(int(total["parameters"]), int(total["macs"]), parts)
+
+
+def _part(row: str) -> str:
+    names = row.split(".")
+    return "attention" if "attention" in names else names[0]
