@@ -42,6 +42,11 @@ class NetworkCost:
     macs: int
     parts: pd.DataFrame
 
+    def table(self) -> pd.DataFrame:
+        """The parts, and their sum as the last row."""
+        total = pd.DataFrame({"parameters": self.parameters, "macs": self.macs}, index=["total"])
+        return pd.concat([self.parts, total])
+
 
 def network_cost(
     name: str,
