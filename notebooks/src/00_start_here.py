@@ -210,7 +210,7 @@ show(draw_progress().figure, alt="Bars by notebook: exercises passed, and those 
 # | 09_efficient_channel_attention | the kernel-size formula | 08 | 1 / 2 |
 # | 10_spatial_attention | a gate for each place; Darknet's layers | 07 | 1 / 2 |
 # | 11_cbam | channel and spatial gates in turn; BAM | 08, 10 | 1 / 2 |
-# | 12_normalization_attention | BatchNorm's scale as importance | 08 | 1 / 2 |
+# | [12_normalization_attention](12_normalization_attention.ipynb) | BatchNorm's scale as importance | 08 | 1 / 2 |
 # | 13_global_attention | GAM and its true price | 11 | 1 / 2 |
 # | 14_non_local | pairs of pixels; expectation-maximisation attention | 02, 07 | 1 / 2½ |
 # | 15_efficient_multi_scale | groups, two branches, a softmax that never sees the input | 10 | 1 / 2 |
