@@ -109,8 +109,9 @@ class CBAM(nn.Module):
         return m_c, self.spatial.weights(x * m_c)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        m_c, m_s = self.weights(x)
-        return x * m_c * m_s  # (1)
+        if self.order == "spatial-channel":
+            return self.channel(self.spatial(x))
+        return self.spatial(self.channel(x))  # (1)
 
 
 class BAM(nn.Module):
