@@ -9,14 +9,38 @@ import inspect
 from torch import nn
 
 from attnlib._checks import check_choice, nearest
+from attnlib.feature_map.cbam import BAM, CBAM
+from attnlib.feature_map.coordinate import CoordinateAttention
 from attnlib.feature_map.efficient_channel import EfficientChannelAttention
+from attnlib.feature_map.expectation_maximization import ExpectationMaximizationAttention
+from attnlib.feature_map.global_attention import GlobalAttention
+from attnlib.feature_map.global_context import GlobalContext
+from attnlib.feature_map.multi_scale import EfficientMultiScaleAttention
+from attnlib.feature_map.non_local import NonLocal
 from attnlib.feature_map.normalization import NormalizationAttention
+from attnlib.feature_map.selective_kernel import SelectiveKernel
+from attnlib.feature_map.simam import SimAM
+from attnlib.feature_map.spatial import PointwiseSpatialAttention, SpatialAttention
 from attnlib.feature_map.squeeze_excitation import SqueezeExcitation
+from attnlib.feature_map.triplet import TripletAttention
 
 REGISTRY: dict[str, type[nn.Module]] = {
     "se": SqueezeExcitation,
     "eca": EfficientChannelAttention,
+    "cbam": CBAM,
+    "bam": BAM,
+    "sam": SpatialAttention,
+    "point_sam": PointwiseSpatialAttention,
     "nam": NormalizationAttention,
+    "gam": GlobalAttention,
+    "nonlocal": NonLocal,
+    "emau": ExpectationMaximizationAttention,
+    "ema": EfficientMultiScaleAttention,
+    "coordinate": CoordinateAttention,
+    "simam": SimAM,
+    "gc": GlobalContext,
+    "sk": SelectiveKernel,
+    "triplet": TripletAttention,
 }
 
 

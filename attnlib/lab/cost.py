@@ -21,7 +21,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnlib._checks import check_positive
-from attnlib.feature_map import REGISTRY, build_attention, eca_kernel_size
+from attnlib.feature_map import REGISTRY, build_attention
+from attnlib.lab.closed_forms import MACS, PARAMETERS
 
 aten = torch.ops.aten
 
@@ -40,21 +41,6 @@ class Cost:
 
     parameters: int
     macs: int
-
-
-# Formulas in the channels c, the map's height h and width w, and the options o of the mechanism's class.
-Formula = Callable[[int, int, int, SimpleNamespace], int]
-
-PARAMETERS: dict[str, Formula] = {
-    "se": lambda c, h, w, o: 2 * c**2 // o.reduction + o.bias * (c // o.reduction + c),
-    "eca": lambda c, h, w, o: _eca_kernel(c, o) + o.bias,
-    "nam": lambda c, h, w, o: 2 * c * (o.branch != "pixel") + 2 * h * w * (o.branch != "channel"),
-}
-MACS: dict[str, Formula] = {
-    "se": lambda c, h, w, o: 2 * c**2 // o.reduction,
-    "eca": lambda c, h, w, o: _eca_kernel(c, o) * c,
-    "nam": lambda c, h, w, o: 0,
-}
 
 
 def closed_form(name: str, channels: int, height: int, width: int, **options: object) -> Cost:
@@ -182,7 +168,3 @@ def _seconds(function: Callable[[Tensor], Tensor], x: Tensor) -> float:
     start = time.perf_counter()
     function(x)
     return time.perf_counter() - start
-
-
-def _eca_kernel(c: int, o: SimpleNamespace) -> int:
-    return eca_kernel_size(c, gamma=o.gamma, b=o.b) if o.kernel_size is None else o.kernel_size
