@@ -15,7 +15,7 @@ CASES = [
     ("se", 64, 5, 4, {"pool": "max", "gate": "hard_sigmoid"}),
     ("se", 10, 1, 1, {"reduction": 10}),
     ("eca", 48, 3, 5, {}),
-    ("eca", 300, 1, 2, {"gamma": 1, "b": 3}),
+    ("eca", 300, 1, 2, {"gamma": 1.0, "b": 3.0}),
     ("eca", 10, 4, 3, {"kernel_size": 7, "bias": True, "padding": "circular"}),
     ("cbam", 64, 6, 9, {}),
     ("cbam", 12, 4, 5, {"reduction": 3, "kernel_size": 3, "bias": False, "norm": False}),

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from attnlib.lab import stored
-from attnlib.lab.data import data_file, load_digits, load_results, load_terms
+from attnlib.lab.data import data_file, load_digits, load_photograph, load_results, load_terms
 
 DATA = Path(__file__).parents[1] / "data"
-DATA_FILES = {"digits.npy", "terms.csv"}
+DATA_FILES = {"china.npy", "digits.npy", "terms.csv"}
 NOTEBOOKS = {
     "00_start_here",
     "00_toolbox",
@@ -89,6 +89,14 @@ def test_digits_split_is_checked():
         load_digits("trian")
 
 
+def test_photograph_has_its_colours_and_its_place_the_right_way_round():
+    photograph = load_photograph()
+    assert photograph.shape == (3, 53, 80)
+    assert photograph.min() >= 0 and photograph.max() <= 1 and (photograph * 255).round().unique().numel() > 200
+    red, _, blue = photograph.mean(2)  # by rows: blue sky above, a reddish roof below
+    assert (blue[:8] > red[:8] + 0.05).all() and (red[30:40] > blue[30:40]).all()
+
+
 def test_sources_rebuild_the_same_bytes(build, tmp_path):
     build.main(["--out", str(tmp_path / "new")])
     for name in [*DATA_FILES, "SHA256SUMS"]:
@@ -122,7 +130,7 @@ def test_checksums_agree_with_the_files_and_the_readme():
 
 def test_readme_names_source_and_licence():
     readme = (DATA / "README.md").read_text(encoding="utf-8")
-    for words in ["10.24432/C50P49", "E. Alpaydin", "C. Kaynak", "licenses/by/4.0"]:
+    for words in ["10.24432/C50P49", "E. Alpaydin", "C. Kaynak", "licenses/by/4.0", "danielbuechele", "licenses/by/2.0"]:
         assert words in readme, words
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from attnlib._checks import check_choice, check_feature_map, check_odd, check_positive
 
 
-def eca_kernel_size(channels: int, *, gamma: float = 2, b: float = 1) -> int:
+def eca_kernel_size(channels: int, *, gamma: float = 2.0, b: float = 1.0) -> int:
     """The odd number nearest to (log2(channels) + b) / gamma, the larger one of two that are equally near.
 
     For gamma = 2 and b = 1 such ties are at 8, 128, 2048 ... channels. Raises ValueError for channels below
@@ -65,12 +65,13 @@ class EfficientChannelAttention(nn.Module):
         channels: int,
         *,
         kernel_size: int | None = None,
-        gamma: float = 2,
-        b: float = 1,
+        gamma: float = 2.0,
+        b: float = 1.0,
         bias: bool = False,
         padding: str = "zeros",
     ) -> None:
         super().__init__()
+        check_positive("channels", channels)
         k = eca_kernel_size(channels, gamma=gamma, b=b) if kernel_size is None else kernel_size
         check_odd("kernel_size", k)
         check_choice("padding", padding, ["zeros", "circular"])
