@@ -159,6 +159,14 @@ def test_chunks_with_causal_and_scale(mask):
     assert_all_close(gradients(found, tensors), gradients(expected, tensors))
 
 
+def test_chunks_with_a_mask_for_whole_queries():
+    tensors, mask = inputs(), torch.tensor([[True], [False], [True], [True], [False]])
+    expected = dot_product_attention(*tensors, mask=mask)[0]
+    found = chunked_attention(*tensors, mask=mask, chunk=3)
+    assert_all_close([found], [expected])
+    assert_all_close(gradients(found, tensors), gradients(expected, tensors))
+
+
 @pytest.mark.parametrize("leading", [((2, 3), (3,), (1, 3)), ((3,), (2, 1), (2, 3)), ((), (2,), ())])
 def test_leading_axes_broadcast_in_both_forms(leading):
     sizes = [(N, D), (M, D), (M, V)]

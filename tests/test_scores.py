@@ -141,7 +141,8 @@ def test_a_row_that_may_see_nothing(normalise):
     weights = normalise(scores, mask)
     assert (weights[1] == 0).all()
     assert (weights[[0, 2]] > 0).all()
-    (gradient,) = torch.autograd.grad(weights, scores, drawn(N, M, seed=5))
+    with torch.autograd.set_detect_anomaly(True):  # no NaN on the way either
+        (gradient,) = torch.autograd.grad(normalise(scores, mask), scores, drawn(N, M, seed=5))
     assert (gradient[1] == 0).all()
     assert gradient.isfinite().all()
     assert (gradient[[0, 2]] != 0).all()
