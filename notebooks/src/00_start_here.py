@@ -207,8 +207,8 @@ show(draw_progress().figure, alt="Bars by notebook: exercises passed, and those 
 # | **Part II, feature maps** | | | |
 # | 07_attention_on_feature_maps | descriptor, score, gate, rescale; auditing a module | 02 | 1 / 2 |
 # | [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb) | a gate for each channel; reduction | 00_toolbox (07, once it is open) | 1⅓ / 3 |
-# | 09_efficient_channel_attention | the kernel-size formula | 08 | 1 / 2 |
-# | 10_spatial_attention | a gate for each place; Darknet's layers | 07 | 1 / 2 |
+# | [09_efficient_channel_attention](09_efficient_channel_attention.ipynb) | the kernel-size formula | 08 | 1 / 2 |
+# | [10_spatial_attention](10_spatial_attention.ipynb) | a gate for each place; Darknet's layers | 07 | 1 / 2 |
 # | [11_cbam](11_cbam.ipynb) | channel and spatial gates in turn; BAM | 08, 10 | 1 / 2 |
 # | [12_normalization_attention](12_normalization_attention.ipynb) | BatchNorm's scale as importance | 08 | 1 / 2 |
 # | 13_global_attention | GAM and its true price | 11 | 1 / 2 |
