@@ -109,15 +109,11 @@ ATTENTION = Exercise(
             lambda q, k, v, mask: (
                 scores_of(q, k).masked_fill(mask, -torch.inf).softmax(-1).nan_to_num(0.0) @ v
             ),
-            "your mask is the wrong way round: here True means that the query may attend; (and NaN had to go)",
+            "your mask is the wrong way round, and nan_to_num hides what came of it: here True means that the query may attend",
         ),
         Wrong(
             lambda q, k, v, mask: scores_of(q, k).softmax(-1).masked_fill(~mask, 0) @ v,
             "you mask after the softmax: the rows of weights no longer sum to 1; mask the scores with -inf",
-        ),
-        Wrong(
-            lambda q, k, v, mask: (scores_of(q, k) * mask).softmax(-1) @ v,
-            "a score of 0 is not a weight of 0: exp(0) = 1; masked scores must be -inf",
         ),
         Wrong(
             lambda q, k, v, mask: scores_of(q, k).masked_fill(~mask, -torch.inf).softmax(-2) @ v,
@@ -140,8 +136,32 @@ ATTENTION = Exercise(
             "you use a sigmoid for each score; (2.4) is a softmax, whose rows sum to 1",
         ),
         Wrong(
-            lambda q, k, v, mask: weights_of(k, q, mask) @ v if len(q) == len(k) else q @ k.mT @ v,
+            lambda q, k, v, mask: weights_of(k, q, mask) @ v,
             "queries and keys have changed places: score i, j is q_i . k_j",
+        ),
+        Wrong(
+            lambda q, k, v, mask: weights_of(q, k, mask).mT @ v,
+            "your weights are right, but you use them transposed: row i of the weights belongs to output i",
+        ),
+        Wrong(
+            lambda q, k, v, mask: (scores_of(q, k) + mask).softmax(-1) @ v,
+            "adding the mask raises the allowed scores by 1; the forbidden ones must go to -inf",
+        ),
+        Wrong(
+            lambda q, k, v, mask: scores_of(q, k).masked_fill(~mask, torch.inf).softmax(-1) @ v,
+            "you fill with plus infinity; it is minus infinity whose exponential is 0",
+        ),
+        Wrong(
+            lambda q, k, v, mask: scores_of(q, k).masked_fill(~mask, 0).softmax(-1) @ v,
+            "a score of 0 still has the weight exp(0) = 1; fill with -inf",
+        ),
+        Wrong(
+            lambda q, k, v, mask: scores_of(q, k).masked_fill(~mask, -torch.inf).softmax(-1) @ k,
+            "you average the keys; (2.5) averages the values",
+        ),
+        Wrong(
+            lambda q, k, v, mask: scores_of(q, k).masked_fill(~mask, -torch.inf).exp() @ v,
+            "the exponentials are not divided by the sum of their row, (2.6)",
         ),
     ),
 )
@@ -180,7 +200,7 @@ SCORES_BACKWARD = Exercise(
     wrong=(
         Wrong(
             lambda g, P: P * g,
-            "the mean is missing: (2.13) takes from each entry of the row its mean under the weights",
+            "the mean is missing: (2.11) takes from each entry of the row its mean under the weights",
         ),
         Wrong(
             lambda g, P: P * (g - (g * P).sum(-2, keepdim=True)),
@@ -192,7 +212,7 @@ SCORES_BACKWARD = Exercise(
         ),
         Wrong(
             lambda g, P: P * (g - g.mean(-1, keepdim=True)),
-            "that is the plain mean of the row; (2.13) has the mean under the weights, the sum of g times P",
+            "that is the plain mean of the row; (2.11) has the mean under the weights, the sum of g times P",
         ),
         Wrong(
             lambda g, P: P * (g - g.sum(-1, keepdim=True)),
@@ -229,6 +249,18 @@ SCORES_BACKWARD = Exercise(
         Wrong(
             lambda g, P: (g * P).sum(-1, keepdim=True),
             "that is the mean of each row, one number; there is a gradient for every score: P times (g minus it)",
+        ),
+        Wrong(
+            lambda g, P: P * (g - (g * P).sum(-1)),
+            "your sum has lost its axis: keepdim=True keeps it, so that each row gets its own mean",
+        ),
+        Wrong(
+            lambda g, P: P * (g - (g * P).sum(-1, keepdim=True)) / P.shape[-1] ** 0.5,
+            "the scale does not belong here: it enters in the next step, (2.13)",
+        ),
+        Wrong(
+            lambda g, P: (P.softmax(-1)) * (g - (g * P.softmax(-1)).sum(-1, keepdim=True)),
+            "P has already gone through the softmax; use it as it is",
         ),
     ),
 )
@@ -541,8 +573,20 @@ SCALE = Exercise(
             "multiply entry by entry first, and add up afterwards",
         ),
         Wrong(
-            lambda g, q, k: (g @ k).sum(),
+            lambda g, q, k: q.T @ g @ k,
+            "the right products, but of different features too: only the diagonal counts, add it up (its trace)",
+        ),
+        Wrong(
+            lambda g, q, k: (g * (q @ k.mT).softmax(-1)).sum(),
+            "dL/dS is given, so the softmax lies behind you: S = tau q . k needs the plain products",
+        ),
+        Wrong(
+            lambda g, q, k: g @ k,
             "that is how grad_S goes back to the queries; for the scale, every score counts with its own q . k",
+        ),
+        Wrong(
+            lambda g, q, k: (g @ k).sum(),
+            "that adds up what goes back to the queries, and the queries themselves are missing: multiply with q first",
         ),
     ),
 )
