@@ -32,14 +32,9 @@ def attention_for(
         ValueError: for a name or option that does not exist, options without a name, a list without a
             value for the stage, and for what the mechanism itself refuses.
     """
+    check_options(attention, options)
     if not isinstance(attention, str):
-        if options:
-            raise ValueError(
-                f"options {', '.join(options)} go with a mechanism's name, and attention is "
-                f"{'None' if attention is None else 'a function'}; leave them out"
-            )
         return None if attention is None else attention(channels)
-    check_choice("attention", attention, REGISTRY)
     chosen = {}
     for name, value in options.items():
         if isinstance(value, list):
@@ -52,3 +47,14 @@ def attention_for(
     if chosen.get("branch", "channel") != "channel" and "size" not in chosen:
         chosen["size"] = size
     return build_attention(attention, channels, **chosen)
+
+
+def check_options(attention: Attention, options: Mapping[str, object]) -> None:
+    """Raise ValueError for a name that is not in the registry, and for options without a name."""
+    if isinstance(attention, str):
+        check_choice("attention", attention, REGISTRY)
+    elif options:
+        raise ValueError(
+            f"options {', '.join(options)} go with a mechanism's name, and attention is "
+            f"{'None' if attention is None else 'a function'}; leave them out"
+        )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnlib._checks import check_choice, check_positive
-from attnlib.backbone.attach import Attention, attention_for
+from attnlib.backbone.attach import Attention, attention_for, check_options
 from attnlib.backbone.resnet import BasicBlock, Bottleneck
 
 
@@ -128,6 +128,7 @@ class HRNet(nn.Module):
             check_choice("variant", variant, DESIGNS)
             variant = DESIGNS[variant]
         check_positive("classes", classes)
+        check_options(attention, options or {})
         check_choice("head", head, ["classes", "keypoints"])
         check_choice("at", at, ["outputs", "blocks"])
         widths, first = variant.widths, 4 * variant.bottleneck_width

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnlib._checks import check_choice, check_positive
-from attnlib.backbone.attach import Attention, attention_for
+from attnlib.backbone.attach import Attention, attention_for, check_options
 
 # t, channels, blocks, stride of the first block: table 2
 STAGES = [
@@ -90,6 +90,7 @@ class MobileNetV2(nn.Module):
     ) -> None:
         super().__init__()
         check_positive("classes", classes)
+        check_options(attention, options or {})
         check_choice("position", position, ["expanded", "output"])
         layers: list[nn.Module] = [conv(3, 32, 3, stride=2)]
         channels = 32

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnlib._checks import check_choice, check_positive
-from attnlib.backbone.attach import Attention, attention_for
+from attnlib.backbone.attach import Attention, attention_for, check_options
 
 POSITIONS = ["branch", "pre", "post", "identity"]
 
@@ -170,6 +170,7 @@ class ResNet(nn.Module):
             raise ValueError(f"depth={depth!r} is not one of {', '.join(map(str, sorted(DEPTHS)))}")
         check_positive("classes", classes)
         check_choice("stride_in", stride_in, ["3x3", "1x1"])
+        check_options(attention, options or {})
         block, stages = DEPTHS[depth]
         small = len(stages) == 3
         stem = stem or ("cifar" if small else "imagenet")

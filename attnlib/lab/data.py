@@ -10,7 +10,14 @@ from attnlib._checks import nearest
 from attnlib.lab.composed import cluttered_digits, cued_digits
 from attnlib.lab.folder import image_folder
 from attnlib.lab.images import Images, batches
-from attnlib.lab.stored import data_file, data_folder, load_digits, load_results, load_terms
+from attnlib.lab.stored import (
+    data_file,
+    data_folder,
+    load_digits,
+    load_photograph,
+    load_results,
+    load_terms,
+)
 
 __all__ = [
     "Images",
@@ -23,6 +30,7 @@ __all__ = [
     "image_folder",
     "load_digits",
     "load_images",
+    "load_photograph",
     "load_results",
     "load_terms",
 ]

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float32
+from torch import Tensor
 
 import attnlib
 from attnlib._checks import check_choice
@@ -69,6 +71,15 @@ def load_digits(split: str = "train") -> Images:
     table = torch.from_numpy(np.load(data_file("digits.npy")))[DIGIT_ROWS[split]]
     images = table[:, :64].reshape(-1, 1, 8, 8).float() / 16
     return Images(images, table[:, 64].long(), tuple("0123456789"))
+
+
+def load_photograph() -> Float32[Tensor, "3 53 80"]:
+    """A photograph of a Chinese temple: red, green and blue, 0 to 1.
+
+    Source: scikit-learn's copy of https://www.flickr.com/photos/danielbuechele/6061409035/ by danielbuechele,
+    CC BY 2.0; scaled down, so that each pixel is the mean of 8x8.
+    """
+    return torch.from_numpy(np.load(data_file("china.npy"))).permute(2, 0, 1).float() / 255
 
 
 def load_terms() -> pd.DataFrame:
