@@ -9,6 +9,7 @@ from by_hand import assert_same, batch_norm, drawn, randomised
 from torch.nn import functional as F
 
 from attnlib.feature_map import NonLocal
+from attnlib.lab.cost import saved_bytes
 from attnlib.sequence import dot_product_attention
 
 B, C, H, W, INNER = 2, 6, 2, 4, 3
@@ -137,3 +138,14 @@ def test_parameters(channels, count):
 def test_wrong_arguments(call, text):
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         call()
+
+
+@pytest.mark.no_shape_hook
+@pytest.mark.parametrize("similarity", ["gaussian", "embedded", "euclidean"])
+def test_the_softmax_forms_do_not_keep_the_map(similarity):
+    """Twice the places keep twice as much, not four times."""
+    module = NonLocal(4, similarity=similarity)
+    one, two = (saved_bytes(module, torch.randn(1, 4, 32, width)) for width in (32, 64))
+    assert two < 2.1 * one
+    dot = NonLocal(4, similarity="dot")
+    assert saved_bytes(dot, torch.randn(1, 4, 32, 32)) > 4 * (32 * 32) ** 2

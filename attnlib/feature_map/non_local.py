@@ -83,12 +83,20 @@ class NonLocal(nn.Module):
             nn.init.zeros_(self.norm.weight)
 
     def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """theta(x_i) (b, n, inner), phi(x_j) (b, m, inner) and g(x_j) (b, m, inner)."""
+        """theta(x_i) (b, n, d), phi(x_j) (b, m, d) and g(x_j) (b, m, inner).
+
+        d is inner (c for "gaussian"); for "euclidean" there is one feature more, 1 and -|phi(x_j)|^2/2, which
+        turns the dot product into -|theta - phi|^2/2, but for |theta|^2/2, which a softmax does not see.
+        """
         check_feature_map(x, self.channels)
         if self.pool and min(x.shape[2:]) < 2:
             raise ValueError(f"pool=True halves the map, which needs 2 x 2 places; got {tuple(x.shape[2:])}")
         seen = F.max_pool2d(x, 2) if self.pool else x
-        return tuple(u.flatten(2).mT for u in (self.theta(x), self.phi(seen), self.g(seen)))
+        q, k, v = (u.flatten(2).mT for u in (self.theta(x), self.phi(seen), self.g(seen)))
+        if self.similarity == "euclidean":
+            q = torch.cat([q, torch.ones_like(q[..., :1])], -1)
+            k = torch.cat([k, -k.square().sum(-1, keepdim=True) / 2], -1)
+        return q, k, v
 
     def weights(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n m"]:
         """f(x_i, x_j) / C(x), from each place i to each place j."""
@@ -101,19 +109,24 @@ class NonLocal(nn.Module):
         if self.similarity == "concatenation":
             of_q, of_k = self.w_f.weight[0].chunk(2)  # w_f . [q, k] is a sum of two products
             return self.scale * F.relu((q @ of_q)[:, :, None] + (k @ of_k)[:, None]) / k.shape[1]  # (5)
-        return (self.scale * (q @ k.mT + self._offset(k))).softmax(-1)  # (2), (3)
+        return (self.scale * q @ k.mT).softmax(-1)  # (2), (3)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         q, k, v = self.queries_keys_values(x)
         if self.similarity in ("dot", "concatenation"):
             y = self._weights(q, k) @ v  # (1)
-        else:  # the same in one operator, which need not hold the n x m weights
-            offset = (self.scale * self._offset(k)).expand(-1, q.shape[1], -1).to(q.dtype)
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=offset, scale=self.scale)
+        else:
+            y = _averages(q, k, v, self.scale)
         y = y.mT.unflatten(2, x.shape[2:])  # b inner h w
         return x + self.norm(self.W_z(y))  # (6)
 
-    def _offset(self, k: Tensor) -> Tensor:
-        """-|k|^2/2 makes q . k the Euclidean form, since a softmax does not see |q|^2/2: b 1 m."""
-        lengths = k.square().sum(-1)[:, None]
-        return -lengths / 2 if self.similarity == "euclidean" else torch.zeros_like(lengths)
+
+def _averages(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """softmax(scale q k^T) v in one operator, which need not hold the n x m weights.
+
+    For that it wants an axis of heads, and contiguous tensors of one width: zeros change neither the dot
+    products nor the other features of the values.
+    """
+    width = max(k.shape[-1], v.shape[-1])
+    q, k, wide = (F.pad(t, (0, width - t.shape[-1]))[:, None].contiguous() for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, wide, scale=scale)[:, 0, :, : v.shape[-1]]

@@ -61,12 +61,12 @@ def non_local_parameters(c: int, h: int, w: int, o: SimpleNamespace) -> int:
 def non_local_macs(c: int, h: int, w: int, o: SimpleNamespace) -> int:
     inner, n = inner_channels(c, o), h * w
     m = (h // 2) * (w // 2) if o.pool else n
-    if o.similarity == "gaussian":
-        scores, convolutions = n * m * c, n + m
-    else:
-        scores = (n + m) * inner if o.similarity == "concatenation" else n * m * inner
-        convolutions = 2 * (n + m)
-    return convolutions * c * inner + scores + n * m * inner
+    convolutions = (n + m if o.similarity == "gaussian" else 2 * (n + m)) * c * inner
+    if o.similarity == "concatenation":
+        return convolutions + (n + m) * inner + n * m * inner
+    # keys and values are brought to one width; the Euclidean form has one feature more, -|phi|^2/2
+    widths = {"gaussian": max(c, inner), "euclidean": inner + 1}
+    return convolutions + 2 * n * m * widths.get(o.similarity, inner)
 
 
 def ema_width(c: int, o: SimpleNamespace) -> int:

@@ -3,9 +3,9 @@
 #
 # **The question.** What is this course, and how do you work through it?
 #
-# **The answer in one sentence.** Planned are twenty-one notebooks, from the dot product to HRNet, and three are open
-# today (this one, the toolbox, and 08); each derives its equations, checks each of them with a cell, and lets you write
-# the important functions yourself.
+# **The answer in one sentence.** Planned are twenty-one notebooks, from the dot product to HRNet, and the map in part 6
+# links those that are open today; each derives its equations, checks each of them with a cell, and lets you write the
+# important functions yourself.
 #
 # **Time.** 15 minutes.
 #
@@ -199,18 +199,18 @@ show(draw_progress().figure, alt="Bars by notebook: exercises passed, and those 
 # | [00_toolbox](00_toolbox.ipynb) | softmax, gradients, variance, convolution, BatchNorm, residuals, GRU | – | as needed, up to 2¾ |
 # | **Part I, sequences** | | | |
 # | 01_what_is_attention | soft look-up; scores and normalisers | 00_toolbox | 1 / 2½ |
-# | [02_self_attention](02_self_attention.ipynb) | queries, keys, values; why $1/\sqrt d$; the backward pass | 01 | 1 / 2½ |
+# | [02_self_attention](02_self_attention.ipynb) | queries, keys, values; why $1/\sqrt d$; the backward pass | 00_toolbox (01, once it is open) | 1⅓ / 3¼ |
 # | 03_multi_head_and_positions | heads; sinusoids; relative positions | 02 | 1 / 2 |
 # | 04_recurrent_attention | encoder-decoder; additive attention; Luong's scores | 01 | 1 / 2½ |
 # | 05_transformer | encoder, decoder, decoding with a cache | 03 | 1 / 3 |
 # | 06_moving_averages | moving averages as attention; cosine windows | 01 | 1 / 2 |
 # | **Part II, feature maps** | | | |
-# | 07_attention_on_feature_maps | descriptor, score, gate, rescale; auditing a module | 02 | 1 / 2 |
+# | [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb) | descriptor, score, gate, rescale; auditing a module | 02 | 1 / 2 |
 # | [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb) | a gate for each channel; reduction | 00_toolbox (07, once it is open) | 1⅓ / 3 |
-# | [09_efficient_channel_attention](09_efficient_channel_attention.ipynb) | the kernel-size formula | 08 | 1 / 2 |
+# | [09_efficient_channel_attention](09_efficient_channel_attention.ipynb) | the kernel-size formula | 08 | 1½ / 3 |
 # | [10_spatial_attention](10_spatial_attention.ipynb) | a gate for each place; Darknet's layers | 07 | 1 / 2 |
-# | [11_cbam](11_cbam.ipynb) | channel and spatial gates in turn; BAM | 08, 10 | 1 / 2 |
-# | [12_normalization_attention](12_normalization_attention.ipynb) | BatchNorm's scale as importance | 08 | 1 / 2 |
+# | [11_cbam](11_cbam.ipynb) | channel and spatial gates in turn; BAM | 08, 10 | 1½ / 3⅓ |
+# | [12_normalization_attention](12_normalization_attention.ipynb) | BatchNorm's scale as importance | 08 | 1⅓ / 3 |
 # | 13_global_attention | GAM and its true price | 11 | 1 / 2 |
 # | [14_non_local](14_non_local.ipynb) | pairs of pixels; expectation-maximisation attention | 02, 07 | 1 / 2½ |
 # | 15_efficient_multi_scale | groups, two branches, a softmax that never sees the input | 10 | 1 / 2 |
@@ -220,14 +220,15 @@ show(draw_progress().figure, alt="Bars by notebook: exercises passed, and those 
 # | 18_claims_on_trial | every claim settled; which mechanism for which job | all | 1 / 2 |
 # | 19_capstone | design one of your own | 07, 17 | 2 / 4 |
 #
-# **Ways through.** *Today*: 08, with the toolbox pages that it names; 80 minutes for its Core. *Once all is open*: the whole
-# table in order, or vision first: 00, 02, 07, 08, then 09 to 16, 17 and 18, and 01 and 03 to 06 when a sequence turns
-# up in your work.
+# **Ways through.** The whole table in order, or vision first: 00, 02, 07, 08, then 09 to 16, 17 and 18, and 01 and 03 to
+# 06 when a sequence turns up in your work. Leave out what has no link yet. With one evening, take 02 or 08, whichever is
+# nearer to what you do, and the toolbox pages that it names.
 #
 # ## 7 · Summary
 #
 # You know how to run a cell, how an equation and its check belong together, how a checker answers, where your progress is
 # kept, and what attention is made of: scores, weights, average.
 #
-# **Next:** [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb). It names the pages of the
-# [toolbox](00_toolbox.ipynb) that it needs: take their self-tests first (a few minutes each) and skip what is easy.
+# **Next:** [02_self_attention](02_self_attention.ipynb), or [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb) if
+# you come for images. Each names the pages of the [toolbox](00_toolbox.ipynb) that it needs: take their self-tests first (a
+# few minutes each) and skip what is easy.
