@@ -36,8 +36,19 @@ def digits() -> dict[str, bytes]:
     return {"digits.npy": npy(np.column_stack([source.data, source.target]).astype(np.uint8))}
 
 
+def photograph() -> dict[str, bytes]:
+    """One photograph in blocks: each number is the rounded mean of 8x8 pixels; rows, columns, colours."""
+    try:
+        from sklearn.datasets import load_sample_image
+    except ImportError as error:
+        raise SystemExit('rebuilding the photograph needs scikit-learn: pip install -e ".[dev]"') from error
+    pixels = load_sample_image("china.jpg")[:424].astype(np.int64)  # 427 rows are no multiple of 8
+    sums = pixels.reshape(53, 8, 80, 8, 3).sum((1, 3))
+    return {"china.npy": npy(((sums + 32) // 64).astype(np.uint8))}
+
+
 # each set is a function that returns the contents of its files by their names
-SETS = {"digits": digits}
+SETS = {"digits": digits, "photograph": photograph}
 
 
 def checksums(folder: Path) -> bytes:
