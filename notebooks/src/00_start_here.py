@@ -210,7 +210,7 @@ show(draw_progress().figure, alt="Bars by notebook: exercises passed, and those 
 # | [09_efficient_channel_attention](09_efficient_channel_attention.ipynb) | the kernel-size formula | 08 | 1½ / 3 |
 # | [10_spatial_attention](10_spatial_attention.ipynb) | a gate for each place; Darknet's layers | 07 | 1 / 2 |
 # | [11_cbam](11_cbam.ipynb) | channel and spatial gates in turn; BAM | 08, 10 | 1½ / 3⅓ |
-# | [12_normalization_attention](12_normalization_attention.ipynb) | BatchNorm's scale as importance | 08 | 1⅓ / 3 |
+# | [12_normalization_attention](12_normalization_attention.ipynb) | BatchNorm's scale as importance | 08 | 1½ / 3¾ |
 # | 13_global_attention | GAM and its true price | 11 | 1 / 2 |
 # | [14_non_local](14_non_local.ipynb) | pairs of pixels; expectation-maximisation attention | 02, 07 | 1 / 2½ |
 # | 15_efficient_multi_scale | groups, two branches, a softmax that never sees the input | 10 | 1 / 2 |
