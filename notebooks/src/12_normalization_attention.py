@@ -424,6 +424,8 @@ own = follow["eval"][0, 0, 2, 2].item()
 assert own > 0.05 and follow["eval"].count_nonzero() == 1
 for moves in follow.values():
     moves[0, 0, 2, 2] = 0  # its own gate, which follows in both modes
+
+# %%
 assert (follow["train"].flatten(2) != 0).sum(2).tolist() == [[24, 0], [25, 0]]
 assert own > 10 * follow["train"].abs().max()
 
@@ -785,8 +787,8 @@ weight = shares_of(block.channel_norm.weight.detach())
 print(f"the gates run from {gates.min():.1f} to {gates.max():.1f}")
 print("every weight lies within 25% of 1/16:", bool((16 * weight - 1).abs().max() < 0.25))
 features = nam_net.features(new_digits.images)
-assert 15 < features.max() < 21 and 0.72 < gates[features > 0.85 * features.max()].min()
-assert 0.45 < gates.min() and gates.max() < 0.87
+assert 15 < features.max() < 21 and gates[features > 0.85 * features.max()].min() > 0.72
+assert gates.min() > 0.45 and gates.max() < 0.87
 
 # %%
 ax, at = plt.subplots(figsize=(5.5, 3))[1], torch.linspace(0, 18, 61)
