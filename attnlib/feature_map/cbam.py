@@ -109,9 +109,8 @@ class CBAM(nn.Module):
         return m_c, self.spatial.weights(x * m_c)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        if self.order == "spatial-channel":
-            return self.channel(self.spatial(x))
-        return self.spatial(self.channel(x))  # (1)
+        m_c, m_s = self.weights(x)
+        return x * m_c * m_s  # (1)
 
 
 class BAM(nn.Module):
