@@ -125,6 +125,12 @@ MECHANISMS = [
         fixed_size=(5, 7),
         positions_permuted="neither",
     ),
+    nam(
+        {"branch": "pixel", "size": (5, 7), "absolute": False, "detach": False},
+        fixed_size=(5, 7),
+        channels_permuted="equivariant",
+        positions_permuted="neither",
+    ),
     gam({"reduction": 2}),
     gam({"reduction": 2, "groups": 2, "channel_sigmoid": False}),
     nonlocal_({"similarity": "gaussian"}, without_gradient=WITH_SOFTMAX),

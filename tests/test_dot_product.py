@@ -94,12 +94,16 @@ def test_nothing_leaks_from_masked_places(attend):
     mask = random_mask(1, M)
     output = attend(q, k, v, mask=mask)
     hidden = ~mask[0]
+    assert 0 < hidden.sum() < M
     other_k, other_v = k.detach().clone(), v.detach().clone()
     other_k[hidden], other_v[hidden] = 50.0, -70.0
-    assert torch.equal(attend(q, other_k, other_v, mask=mask), output)
-    _, grad_k, grad_v = gradients(output, [q, k, v])
-    assert (grad_k[hidden] == 0).all()
-    assert (grad_v[hidden] == 0).all()
+    others = [q, other_k.requires_grad_(), other_v.requires_grad_()]
+    again = attend(*others, mask=mask)
+    assert torch.equal(again, output)
+    found = gradients(output, [q, k, v])
+    assert_all_close(gradients(again, others), found)
+    assert (found[1][hidden] == 0).all()
+    assert (found[2][hidden] == 0).all()
 
 
 def test_a_causal_prefix_does_not_see_what_follows():
@@ -114,7 +118,7 @@ def test_a_causal_prefix_does_not_see_what_follows():
 def test_permutations():
     q, k, v = inputs()
     output = dot_product_attention(q, k, v)[0]
-    of_queries, of_keys = torch.randperm(N), torch.randperm(M)
+    of_queries, of_keys = torch.tensor([3, 0, 4, 1, 2]), torch.tensor([2, 5, 0, 6, 1, 3, 4])
     torch.testing.assert_close(dot_product_attention(q[of_queries], k, v)[0], output[of_queries])
     torch.testing.assert_close(dot_product_attention(q, k[of_keys], v[of_keys])[0], output)
     assert not torch.allclose(dot_product_attention(q, k[of_keys], v)[0], output)
@@ -130,6 +134,16 @@ def test_a_query_that_may_see_nothing(attend):
     assert (grad_q[1] == 0).all()
     assert all(g.isfinite().all() for g in (grad_q, grad_k, grad_v))
     assert (grad_q[0] != 0).all()
+
+
+@pytest.mark.parametrize("attend", [lambda *a, **o: dot_product_attention(*a, **o)[0], chunked_attention])
+@pytest.mark.parametrize("mask", [None, torch.ones(N, 0, dtype=torch.bool)])
+def test_without_keys_there_is_nothing_to_see(attend, mask):
+    tensors = inputs(m=0)
+    output = attend(*tensors, mask=mask)
+    assert torch.equal(output, torch.zeros(N, V, dtype=torch.float64))
+    assert (gradients(output, tensors)[0] == 0).all()
+    assert attend(*inputs(n=0)).shape == (0, V)
 
 
 def test_masks():
@@ -159,6 +173,15 @@ def test_chunks_with_causal_and_scale(mask):
     assert_all_close(gradients(found, tensors), gradients(expected, tensors))
 
 
+@pytest.mark.parametrize(("n", "m"), [(2, 9), (9, 2), (1, 1)])
+def test_causal_chunks_for_other_numbers_of_queries_and_keys(n, m):
+    tensors = inputs(B, n=n, m=m)
+    expected = dot_product_attention(*tensors, mask=causal_mask(n, m))[0]
+    found = chunked_attention(*tensors, causal=True, chunk=2)
+    assert_all_close([found], [expected])
+    assert_all_close(gradients(found, tensors), gradients(expected, tensors))
+
+
 def test_chunks_with_a_mask_for_whole_queries():
     tensors, mask = inputs(), torch.tensor([[True], [False], [True], [True], [False]])
     expected = dot_product_attention(*tensors, mask=mask)[0]
@@ -180,12 +203,18 @@ def test_leading_axes_broadcast_in_both_forms(leading):
 
 
 @pytest.mark.parametrize("size", [1e4, -1e4])
-def test_huge_scores_do_not_overflow(size):
+@pytest.mark.parametrize("largest_first", [False, True])
+def test_huge_scores_do_not_overflow(size, largest_first):
     q, k, v = (t.detach() for t in inputs())
-    k[:, 0] = size * (1 + torch.arange(M))
-    plain = dot_product_attention(q, k, v)[0]
+    steps = size * (1 + torch.arange(M))
+    k[:, 0] = steps.flip(0) if largest_first else steps
+    tensors = [t.requires_grad_() for t in (q, k, v)]
+    plain, chunked = dot_product_attention(*tensors)[0], chunked_attention(*tensors, chunk=2)
     assert plain.isfinite().all()
-    assert_all_close([chunked_attention(q, k, v, chunk=2)], [plain])
+    assert_all_close([chunked], [plain])
+    for found, expected in zip(gradients(chunked, tensors), gradients(plain, tensors), strict=True):
+        assert expected.isfinite().all()
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15 * k.abs().max().item())
 
 
 def test_gradcheck_of_the_chunked_form():
@@ -216,14 +245,22 @@ class Largest(TorchDispatchMode):
 @pytest.mark.no_shape_hook
 @pytest.mark.parametrize("causal", [False, True])
 def test_no_matrix_of_n_by_m_exists_forward_or_backward(causal):
-    n, width, chunk = 400, 8, 16
-    q, k, v = (torch.randn(n, width, requires_grad=True) for _ in range(3))
-    with Largest() as largest:
-        chunked_attention(q, k, v, causal=causal, chunk=chunk).sum().backward()
-    assert largest.elements == n * chunk
-    with Largest() as largest:
-        dot_product_attention(q, k, v)[0].sum().backward()
-    assert largest.elements == n * n
+    n, m, width, chunk = 400, 300, 8, 16
+    q, k, v = (torch.randn(size, width, requires_grad=True) for size in (n, m, m))
+    padding = padding_mask(torch.tensor([m - 20]), m)[0]
+
+    def chunked():
+        return chunked_attention(q, k, v, mask=padding, causal=causal, chunk=chunk)
+
+    def plain():
+        return dot_product_attention(q, k, v, mask=padding)[0]
+
+    for attend, expected in ((chunked, n * chunk), (plain, n * m)):
+        with Largest() as forward:
+            loss = attend().sum()
+        with Largest() as backward:
+            loss.backward()
+        assert (forward.elements, backward.elements) == (expected, expected)
 
 
 @pytest.mark.no_shape_hook
@@ -261,6 +298,18 @@ def test_compiles_without_a_graph_break():
     compiled = torch.compile(dot_product_attention, fullgraph=True, backend="aot_eager")
     mask = causal_mask(N, M)
     assert_all_close([compiled(*tensors, mask=mask)[0]], [dot_product_attention(*tensors, mask=mask)[0]])
+
+
+@pytest.mark.no_shape_hook
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch.compile's own
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_chunked_form_compiles_without_a_graph_break(causal):
+    torch.compiler.reset()
+    tensors, options = inputs(B), {"mask": random_mask(N, M), "causal": causal, "chunk": 3}
+    compiled = torch.compile(chunked_attention, fullgraph=True, backend="aot_eager")
+    found, expected = compiled(*tensors, **options), chunked_attention(*tensors, **options)
+    assert_all_close([found], [expected])
+    assert_all_close(gradients(found, tensors), gradients(expected, tensors))
 
 
 @pytest.mark.no_shape_hook

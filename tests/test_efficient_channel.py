@@ -77,6 +77,34 @@ def test_loops(k, bias, padding, train):
         torch.testing.assert_close(found["conv.bias"], column(4).sum(0, keepdim=True))
 
 
+@pytest.mark.parametrize(
+    ("channels", "k", "padding"), [(3, 9, "zeros"), (2, 5, "circular"), (1, 3, "circular")]
+)
+def test_kernels_wider_than_the_channels(channels, k, padding):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(1, channels, H, W, generator=generator)
+    module = EfficientChannelAttention(channels, kernel_size=k, padding=padding)
+    kernel = torch.randn(1, 1, k, generator=generator)
+    module.conv.weight.data = kernel
+    gates, *_ = oracle(x[0].tolist(), kernel.flatten().tolist(), 0.0, x[0].tolist(), padding == "circular")
+    torch.testing.assert_close(module.weights(x)[0, :, 0, 0], torch.tensor(gates))
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("padding", ["zeros", "circular"])
+def test_a_gate_sees_a_band_of_channels(k, padding):
+    module = EfficientChannelAttention(C, kernel_size=k, padding=padding)
+    module.conv.weight.data.fill_(0.3)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda x: module.weights(x)[0, :, 0, 0], torch.rand(1, C, 1, 1)
+    )
+    i = torch.arange(C)
+    distance = (i[:, None] - i).abs()
+    if padding == "circular":
+        distance = torch.minimum(distance, C - distance)
+    assert torch.equal(jacobian[:, 0, :, 0, 0] != 0, distance <= k // 2)
+
+
 def test_by_hand():
     """Means (2, 1, -1, 1) and the kernel (1, 1, -1): v = (2 - 1, 2 + 1 + 1, 1 - 1 - 1, -1 + 1)."""
     x = torch.tensor([2.0, 1.0, -1.0, 1.0])[None, :, None, None]
@@ -92,9 +120,11 @@ def test_by_hand():
 
 
 def test_the_order_of_the_channels_counts_unless_the_kernel_is_one():
-    x, order = torch.randn(2, C, H, W), torch.tensor([3, 0, 6, 1, 5, 2, 4])
+    generator = torch.Generator().manual_seed(0)
+    x, order = torch.randn(2, C, H, W, generator=generator), torch.tensor([3, 0, 6, 1, 5, 2, 4])
     for k in (1, 3):
         module = EfficientChannelAttention(C, kernel_size=k)
+        module.conv.weight.data = torch.randn(1, 1, k, generator=generator)
         follows = torch.allclose(module.weights(x[:, order]), module.weights(x)[:, order])
         assert follows == (k == 1)
 
@@ -151,6 +181,8 @@ def test_defaults():
         (8, {"kernel_size": 4}, "kernel_size=4 is even, so its window would have no middle; use 3 or 5"),
         (8, {"kernel_size": 0}, "kernel_size=0 should be a whole number of at least 1"),
         (8, {"gamma": 0}, "gamma=0 should be above 0"),
+        (8, {"gamma": -2.0}, "gamma=-2.0 should be above 0"),
+        (8, {"kernel_size": 3.0}, "kernel_size=3.0 should be a whole number of at least 1"),
         (2, {"b": -2}, "b=-2 makes log2(channels=2) + b negative; use a larger b"),
         (8, {"padding": "zero"}, "padding='zero' is not one of 'zeros', 'circular'; did you mean 'zeros'?"),
         (
@@ -163,10 +195,6 @@ def test_defaults():
 def test_wrong_arguments(channels, options, text):
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         EfficientChannelAttention(channels, **options)
-
-
-def test_the_widest_kernel_on_a_ring():
-    EfficientChannelAttention(2, kernel_size=5, padding="circular")(torch.randn(1, 2, 3, 3))
 
 
 @pytest.mark.no_shape_hook

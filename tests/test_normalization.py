@@ -74,32 +74,52 @@ def test_loops(branch, train, absolute):
     torch.testing.assert_close(module(x), x * expected)
 
 
-def written_out(x, gamma, beta, weight, mean, variance):
-    """The channel branch from its equations, with the weights given."""
-    normed = gamma * (x - mean) / (variance + EPS).sqrt() + beta
-    return x * torch.sigmoid(weight * normed)
+def gate_written_out(x, scale, shift, norm, shape, train, absolute, detach):
+    """One branch from its equations; ``shape`` says along which axes of x the scales lie."""
+    gamma, beta = scale.view(shape), shift.view(shape)
+    share = gamma.abs() / gamma.abs().sum() if absolute else gamma / gamma.sum()
+    share = share.detach() if detach else share
+    mean, variance = norm.running_mean.view(shape), norm.running_var.view(shape)
+    if train:
+        shared = [axis for axis, size in enumerate(shape) if size == 1]
+        mean = x.mean(shared, keepdim=True)
+        variance = ((x - mean) ** 2).mean(shared, keepdim=True)
+    return torch.sigmoid(share * (gamma * (x - mean) / (variance + EPS).sqrt() + beta))
 
 
+@pytest.mark.parametrize("branch", ["channel", "pixel", "both"])
+@pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.parametrize("detach", [False, True])
 @pytest.mark.parametrize("train", [False, True])
-def test_gradients_with_and_without_the_path_through_the_weights(detach, train):
-    module, x = built(train, detach=detach), drawn(B, C, H, W).requires_grad_()
-    norm, upstream = module.channel_norm, drawn(B, C, H, W, seed=8)
-    parameters = [norm.weight, norm.bias]
-    found = torch.autograd.grad(module(x), [x, *parameters], upstream)
-
-    gamma, beta = (p.detach().clone().requires_grad_() for p in parameters)
-    column = lambda v: v[:, None, None]  # noqa: E731
-    share = gamma.abs() / gamma.abs().sum()
-    share = share.detach() if detach else share
-    mean = x.mean((0, 2, 3), keepdim=True) if train else column(drawn(C, seed=40))
-    variance = (
-        x.var((0, 2, 3), correction=0, keepdim=True) if train else column(drawn(C, seed=50).abs() + 0.5)
-    )
-    output = written_out(x, column(gamma), column(beta), column(share), mean, variance)
-    expected = torch.autograd.grad(output, [x, gamma, beta], upstream)
+def test_gradients_with_and_without_the_path_through_the_weights(branch, absolute, detach, train):
+    size = None if branch == "channel" else (H, W)
+    module = built(train, branch=branch, size=size, absolute=absolute, detach=detach)
+    x, upstream = drawn(B, C, H, W).requires_grad_(), drawn(B, C, H, W, seed=8)
+    leaves = [x, *module.parameters()]
+    copies = [leaf.detach().clone().requires_grad_() for leaf in leaves]
+    output, *parameters = copies
+    for norm, shape in ((module.channel_norm, (1, C, 1, 1)), (module.pixel_norm, (1, 1, H, W))):
+        if norm is not None:
+            scale, shift, *parameters = parameters
+            output = output * gate_written_out(output, scale, shift, norm, shape, train, absolute, detach)
+    expected = torch.autograd.grad(output, copies, upstream)
+    found = torch.autograd.grad(module(x), leaves, upstream)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_running_statistics():
+    module, x = built(True, branch="both", size=(H, W)), drawn(B, C, H, W)
+    gated = x * module.channel_gate(x)
+    module = built(True, branch="both", size=(H, W))
+    module(x)
+    groups = [(module.channel_norm, x, 1, 40), (module.pixel_norm, gated.flatten(2), 2, 41)]
+    for norm, seen, axis, seed in groups:
+        values = seen.movedim(axis, 0).flatten(1)
+        n = len(values)
+        mean, variance = drawn(n, seed=seed), drawn(n, seed=seed + 10).abs() + 0.5
+        torch.testing.assert_close(norm.running_mean, 0.9 * mean + 0.1 * values.mean(1))
+        torch.testing.assert_close(norm.running_var, 0.9 * variance + 0.1 * values.var(1, correction=1))
 
 
 def test_the_two_gradients_of_the_scales_differ():
@@ -140,6 +160,24 @@ def test_shares():
     leaf = scale.clone().requires_grad_()
     assert not shares(leaf).requires_grad
     assert shares(leaf, detach=False).requires_grad
+
+
+def test_shares_of_nothing_have_a_finite_gradient():
+    zeros = torch.zeros(3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(shares(zeros, detach=False), zeros, torch.tensor([1.0, 2.0, 3.0]))
+    assert gradient.isfinite().all()
+
+
+def test_extra_parameters_of_resnet_50():
+    """Its 16 block outputs: how many, channels, side of the map at 224 pixels."""
+    stages = [(3, 256, 56), (4, 512, 28), (6, 1024, 14), (3, 2048, 7)]
+
+    def extra(build):
+        with torch.device("meta"):
+            return sum(n * sum(p.numel() for p in build(c, side).parameters()) for n, c, side in stages)
+
+    assert extra(lambda c, side: NormalizationAttention(c)) == 30_208
+    assert extra(lambda c, side: NormalizationAttention(c, branch="both", size=(side, side))) == 57_942
 
 
 def test_parameters():
@@ -221,3 +259,5 @@ def test_wrong_inputs():
         module(torch.zeros(2, 5, 3, 5))
     with pytest.raises(ValueError, match="more than 1 value"):
         NormalizationAttention(C).train()(torch.zeros(1, C, 1, 1))
+    with pytest.raises(ValueError, match="more than 1 value"):
+        NormalizationAttention(1, branch="pixel", size=(3, 5)).train()(torch.zeros(1, 1, 3, 5))

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from torch.func import functional_call
 
 from attnlib.sequence import (
     AdditiveScore,
@@ -34,9 +35,11 @@ def product(a, b):
     return sum(x * y for x, y in zip(a, b, strict=True))
 
 
-def additive_pair(q, k, W, U, v):
-    hidden = [math.tanh(product(row, q) + product(other, k)) for row, other in zip(W, U, strict=True)]
-    return product(v[0], hidden)
+def additive_pair(q, k, W, *more):
+    *bias, U, v = more
+    offsets = bias[0] if bias else [0.0] * HIDDEN
+    rows = zip(W, U, offsets, strict=True)
+    return product(v[0], [math.tanh(product(w, q) + product(u, k) + offset) for w, u, offset in rows])
 
 
 # name: the score, a pair's value from plain lists and the module's own matrices, the width of a key
@@ -55,6 +58,7 @@ SCORES = {
         E,
     ),
     "additive": (random_module(AdditiveScore(D, E, HIDDEN)), additive_pair, E),
+    "additive with bias": (random_module(AdditiveScore(D, E, HIDDEN, bias=True)), additive_pair, E),
 }
 each = pytest.mark.parametrize("name", SCORES)
 
@@ -71,8 +75,18 @@ def test_a_pair_s_score_by_loops(name):
 @each
 def test_gradients(name):
     score, _, width = SCORES[name]
-    inputs = drawn(N, D, seed=1).requires_grad_(), drawn(M, width, seed=2).requires_grad_()
-    assert torch.autograd.gradcheck(score, inputs)
+    inputs = [drawn(N, D, seed=1), drawn(M, width, seed=2)]
+    names = []
+    if isinstance(score, torch.nn.Module):
+        names = [name for name, _ in score.named_parameters()]
+        inputs += [p.detach().clone() for p in score.parameters()]
+
+    def forward(q, k, *weights):
+        return (
+            functional_call(score, dict(zip(names, weights, strict=True)), (q, k)) if names else score(q, k)
+        )
+
+    assert torch.autograd.gradcheck(forward, [x.requires_grad_() for x in inputs])
 
 
 @each
@@ -90,6 +104,18 @@ def test_by_hand():
     torch.testing.assert_close(scaled_dot(q, k), torch.tensor([[25 / math.sqrt(2), 0, 0]]))
     torch.testing.assert_close(cosine(q, k), torch.tensor([[1.0, 0.0, 0.0]]))
     torch.testing.assert_close(gaussian(q, k, bandwidth=5.0), torch.tensor([[0.0, -1.0, -0.5]]))
+
+
+def test_cosine_of_nothing_is_zero_and_lengths_do_not_count():
+    q, k = drawn(N, D, seed=1), drawn(M, D, seed=2)
+    torch.testing.assert_close(cosine(7 * q, 0.2 * k), cosine(q, k))
+    assert cosine(q, k).abs().max() < 1
+    q[1] = 0
+    q.requires_grad_()
+    scores = cosine(q, k)
+    assert (scores[1] == 0).all()
+    assert (scores[[0, 2]] != 0).all()
+    assert torch.autograd.grad(scores.sum(), q)[0].isfinite().all()
 
 
 def test_softmax_of_gaussian_scores_is_kernel_regression():
@@ -133,6 +159,39 @@ def test_masked_softmax_is_a_softmax_over_what_may_be_seen(name):
             torch.testing.assert_close(found[b, i], torch.tensor(expected, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("name", [name for name in MASKS if MASKS[name] is not None])
+def test_gradients_of_the_normalisers(name):
+    """P (g - sum P g) for the softmax, s (1 - s) g for the sigmoid, and 0 where the mask is."""
+    scores, upstream, mask = drawn(2, N, M).requires_grad_(), drawn(2, N, M, seed=5), MASKS[name]
+    weights = torch.softmax(scores.masked_fill(~mask, -math.inf), -1).detach()
+    expected = weights * (upstream - (weights * upstream).sum(-1, keepdim=True))
+    (found,) = torch.autograd.grad(masked_softmax(scores, mask), scores, upstream)
+    torch.testing.assert_close(found, expected)
+    s = 1 / (1 + torch.exp(-scores.detach()))
+    (found,) = torch.autograd.grad(masked_sigmoid(scores, mask), scores, upstream)
+    torch.testing.assert_close(found, mask * s * (1 - s) * upstream)
+
+
+@pytest.mark.parametrize("normalise", [masked_softmax, masked_sigmoid])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_normalisers_leave_scores_and_mask_as_they_are(normalise, dtype):
+    scores, mask = drawn(M, N).to(dtype).mT, MASKS["by query"].clone()
+    before = scores.clone()
+    found = normalise(scores, mask)
+    assert found.dtype == dtype
+    assert torch.equal(scores, before)
+    assert torch.equal(mask, MASKS["by query"])
+    torch.testing.assert_close(found, normalise(before, mask))
+
+
+@pytest.mark.parametrize("normalise", [masked_softmax, masked_sigmoid])
+def test_huge_scores_do_not_overflow(normalise):
+    scores = torch.tensor([[1e4, -1e4, 9e3, 0.0]], requires_grad=True)
+    weights = normalise(scores, torch.tensor([[True, True, False, True]]))
+    assert weights.tolist() == [[1, 0, 0, 0 if normalise is masked_softmax else 0.5]]
+    assert torch.autograd.grad(weights[0, 0], scores)[0].isfinite().all()
+
+
 @pytest.mark.parametrize("normalise", [masked_softmax, masked_sigmoid])
 def test_a_row_that_may_see_nothing(normalise):
     scores = drawn(N, M).requires_grad_()
@@ -154,10 +213,33 @@ def test_masked_softmax_of_scores_that_are_infinite_where_masked():
     torch.testing.assert_close(found, torch.tensor([[0.25, 0.0, 0.75]]))
 
 
+@pytest.mark.parametrize("masked_score", [1e4, -1e4])
+def test_masked_softmax_does_not_see_how_large_a_masked_score_is(masked_score):
+    scores = torch.tensor([[-5e3, masked_score, -5e3 + math.log(3)]], dtype=torch.float64)
+    found = masked_softmax(scores, torch.tensor([[True, False, True]]))
+    torch.testing.assert_close(found, torch.tensor([[0.25, 0.0, 0.75]], dtype=torch.float64))
+
+
 def test_masked_sigmoid_weighs_each_key_on_its_own():
     scores, mask = drawn(N, M), MASKS["by query"]
     torch.testing.assert_close(masked_sigmoid(scores), 1 / (1 + torch.exp(-scores)))
     torch.testing.assert_close(masked_sigmoid(scores, mask), mask / (1 + torch.exp(-scores)))
+
+
+@each
+@pytest.mark.no_shape_hook
+def test_compiles_without_a_graph_break(name):
+    score, _, width = SCORES[name]
+    mask = torch.arange(N * M).view(N, M) % 3 > 0
+
+    def weights(q, k):
+        scores = score(q, k)
+        return masked_softmax(scores, mask), masked_sigmoid(scores, mask)
+
+    torch.compiler.reset()
+    q, k = drawn(N, D, seed=1), drawn(M, width, seed=2)
+    compiled = torch.compile(weights, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(q, k), weights(q, k))
 
 
 @pytest.mark.no_shape_hook
@@ -177,6 +259,10 @@ def test_masked_sigmoid_weighs_each_key_on_its_own():
             "expected floating-point q, got torch.int64; convert with q.float()",
         ),
         (
+            lambda: gaussian(drawn(2, 3), torch.zeros(2, 3, dtype=torch.int64)),
+            "expected floating-point k, got torch.int64; convert with k.float()",
+        ),
+        (
             lambda: cosine(drawn(2, 3), drawn(2, 4)),
             "queries have 3 features and keys 4; this score compares them one by one, so project one of the "
             "two, or use BilinearScore or AdditiveScore",
@@ -187,8 +273,17 @@ def test_masked_sigmoid_weighs_each_key_on_its_own():
             "of size 1",
         ),
         (lambda: gaussian(drawn(2, 3), drawn(2, 3), bandwidth=0.0), "bandwidth=0.0 should be above 0"),
+        (lambda: gaussian(drawn(2, 3), drawn(2, 3), bandwidth=-2.0), "bandwidth=-2.0 should be above 0"),
         (
             lambda: BilinearScore(3, 4)(drawn(2, 4), drawn(2, 4)),
+            "this score was built for q of width 3, got (2, 4)",
+        ),
+        (
+            lambda: BilinearScore(3, 4)(drawn(2, 3), drawn(2, 3)),
+            "this score was built for k of width 4, got (2, 3)",
+        ),
+        (
+            lambda: AdditiveScore(3, 4, 5)(drawn(2, 4), drawn(2, 4)),
             "this score was built for q of width 3, got (2, 4)",
         ),
         (
