@@ -1540,7 +1540,6 @@ def pointwise_backward(grad_y, x, W, b):
 #   the pointing game a 7 x 7 mean of the *plain* network's features did as well. One more ordinary layer showed no
 #   difference to the gate, and the bare product beat both. **Before you credit a map with localisation, smooth the
 #   map that you already have, and compare.**
-
 # - Three things are called SAM. Before you compare two numbers for "SAM", find out which of them was built.
 #
 # **Sources.** Woo, Park, Lee, Kweon, arXiv 1807.06521 (equations), and the authors' released code (norm, start,
