@@ -156,6 +156,7 @@ def test_shares():
     assert shares(scale).tolist() == [0.5, 0.25, 0.25]
     assert shares(scale, absolute=False).tolist() == [1.0, -0.5, 0.5]
     assert torch.equal(shares(7 * scale), shares(scale))
+    torch.testing.assert_close(shares(1e-30 * scale), shares(scale))
     assert shares(torch.zeros(3)).tolist() == [0, 0, 0]
     leaf = scale.clone().requires_grad_()
     assert not shares(leaf).requires_grad
