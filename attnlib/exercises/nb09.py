@@ -140,22 +140,22 @@ BAND = Exercise(
 # 09.2 the kernel rule ------------------------------------------------------------------------------------
 
 
-def kernel_rule(channels: int, gamma: float, b: float) -> int:
+def kernel_rule(channels: int, gamma, b) -> int:
     t = (math.log2(channels) + b) / gamma
     return 2 * int(t / 2) + 1
 
 
-def kernel_by_bump(channels: int, gamma: float, b: float) -> int:
+def kernel_by_bump(channels: int, gamma, b) -> int:
     k = int((math.log2(channels) + b) / gamma)
     return k if k % 2 else k + 1
 
 
-def kernel_by_search(channels: int, gamma: float, b: float) -> int:
+def kernel_by_search(channels: int, gamma, b) -> int:
     t = (math.log2(channels) + b) / gamma
     return min(range(1, 101, 2), key=lambda k: (abs(k - t), -k))
 
 
-def kernel_by_bit(channels: int, gamma: float, b: float) -> int:
+def kernel_by_bit(channels: int, gamma, b) -> int:
     return math.floor(math.log2(channels) / gamma + b / gamma) | 1
 
 
@@ -163,7 +163,7 @@ def odd(n: int) -> int:
     return n if n % 2 else n + 1
 
 
-def t_of(channels: int, gamma: float, b: float) -> float:
+def t_of(channels: int, gamma, b) -> float:
     return (math.log2(channels) + b) / gamma
 
 
