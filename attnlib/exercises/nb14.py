@@ -189,7 +189,7 @@ def non_local_price(channels: int, height: int, width: int, pool: bool) -> tuple
     return parameters, 2 * (n + m) * channels * inner + 2 * n * m * inner
 
 
-def non_local_price_closed(channels: int, height: int, width: int, pool: bool) -> tuple[float, float]:
+def non_local_price_closed(channels: int, height: int, width: int, pool: bool) -> tuple:
     n = height * width
     m = n // 4 if pool else n
     return 2 * channels**2 + 4.5 * channels, (n + m) * channels**2 + n * m * channels
