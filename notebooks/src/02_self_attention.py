@@ -1116,8 +1116,8 @@ print("every answer is longer than every question:", bool(shortest_answer > long
 assert share_right(shared, new.asks) > 0.95 and shortest_answer > longest_question
 
 # %% [markdown]
-# It wins, by the only way that (2.18) leaves: it has made the answers longer than the questions. That works here because
-# looking goes one way only. Two different matrices give attention a *direction* without such a detour, and let two tokens look
+# It wins, and its answers are longer than its questions, the only way that (2.18) leaves to *prefer* the partner. It need not
+# prefer it: a question shows no value, so weight on itself only dilutes what it reads. Two different matrices give attention a *direction* without such a detour, and let two tokens look
 # at each other for different reasons.
 
 # %% [markdown]
