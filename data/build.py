@@ -2,8 +2,9 @@
 
     python data/build.py [--out FOLDER] [NAME ...]
 
-Without names every set is rebuilt. Sets come from scikit-learn's copies (pip install -e ".[dev]"). With
---out, the files that were written by hand are copied there, so that the folder is complete.
+Without names every set is rebuilt. Sets come from scikit-learn's and statsmodels' copies
+(pip install -e ".[dev]"). With --out, the files that were written by hand are copied there, so that the
+folder is complete.
 """
 
 import argparse
@@ -47,8 +48,30 @@ def photograph() -> dict[str, bytes]:
     return {"china.npy": npy(((sums + 32) // 64).astype(np.uint8))}
 
 
+def statsmodels_rows(name: str) -> list[tuple]:
+    """The rows of the set ``name`` in statsmodels' copy."""
+    try:
+        from statsmodels import datasets
+    except ImportError as error:
+        raise SystemExit('rebuilding the series needs statsmodels: pip install -e ".[dev]"') from error
+    return [*getattr(datasets, name).load_pandas().data.itertuples()]
+
+
+def carbon_dioxide() -> dict[str, bytes]:
+    """Carbon dioxide over Mauna Loa: the week's date, a Saturday, and ppm to a tenth."""
+    rows = [(day, ppm) for day, ppm in statsmodels_rows("co2") if ppm == ppm]  # weeks without a value go
+    lines = [f"{day:%Y-%m-%d},{ppm:.1f}\n" for day, ppm in rows]
+    return {"co2.csv": "".join(["week,ppm\n", *lines]).encode()}
+
+
+def sunspots() -> dict[str, bytes]:
+    """The yearly mean of the sunspot number, to a tenth."""
+    lines = [f"{year:.0f},{number:.1f}\n" for _, year, number in statsmodels_rows("sunspots")]
+    return {"sunspots.csv": "".join(["year,number\n", *lines]).encode()}
+
+
 # each set is a function that returns the contents of its files by their names
-SETS = {"digits": digits, "photograph": photograph}
+SETS = {"digits": digits, "photograph": photograph, "co2": carbon_dioxide, "sunspots": sunspots}
 
 
 def checksums(folder: Path) -> bytes:

@@ -10,6 +10,7 @@ from attnlib._checks import nearest
 from attnlib.lab.composed import cluttered_digits, cued_digits
 from attnlib.lab.folder import image_folder
 from attnlib.lab.images import Images, batches
+from attnlib.lab.series import Series, load_co2, load_sunspots
 from attnlib.lab.stored import (
     data_file,
     data_folder,
@@ -21,6 +22,7 @@ from attnlib.lab.stored import (
 
 __all__ = [
     "Images",
+    "Series",
     "batches",
     "cluttered_digits",
     "cued_digits",
@@ -28,10 +30,12 @@ __all__ = [
     "data_folder",
     "example_feature_map",
     "image_folder",
+    "load_co2",
     "load_digits",
     "load_images",
     "load_photograph",
     "load_results",
+    "load_sunspots",
     "load_terms",
 ]
 
