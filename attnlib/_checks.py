@@ -66,7 +66,7 @@ def check_feature_map(x: Tensor, channels: int) -> None:
 def check_queries_keys(
     q: Tensor, k: Tensor, query_width: int | None = None, key_width: int | None = None
 ) -> None:
-    """Raise ValueError unless q is (..., n, query_width) and k (..., m, key_width), of one float dtype.
+    """Raise ValueError unless q is (..., n, query_width) and k (..., m, key_width), both floating-point.
 
     Without the widths, q and k should have the same one.
     """
@@ -97,15 +97,18 @@ def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return all(x == y or 1 in (x, y) for x, y in zip(reversed(a), reversed(b), strict=False))
 
 
-def check_values(k: Tensor, v: Tensor) -> None:
-    """Raise ValueError unless v is (..., m, d_v) with as many values as there are keys."""
+def check_values(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Raise ValueError unless v is (..., m, d_v) and floating-point, with as many values as keys."""
     if v.ndim < 2 or v.shape[-2] != k.shape[-2]:
         raise ValueError(
             f"expected one value for each key, so v of shape (..., {k.shape[-2]}, features); got "
             f"{tuple(v.shape)}"
         )
-    if not _broadcast(k.shape[:-2], v.shape[:-2]):
-        raise ValueError(
-            f"the leading axes of k {tuple(k.shape)} and v {tuple(v.shape)} do not fit each other; they "
-            f"should be equal, or of size 1"
-        )
+    if not v.is_floating_point():
+        raise ValueError(f"expected floating-point v, got {v.dtype}; convert with v.float()")
+    for name, x in (("q", q), ("k", k)):
+        if not _broadcast(x.shape[:-2], v.shape[:-2]):
+            raise ValueError(
+                f"the leading axes of {name} {tuple(x.shape)} and v {tuple(v.shape)} do not fit each other; "
+                f"they should be equal, or of size 1"
+            )

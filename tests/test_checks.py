@@ -188,8 +188,8 @@ def test_check_queries_keys_accepts_what_broadcasts(q, k, widths):
 )
 def test_check_values(k, v, text):
     with pytest.raises(ValueError, match=message(text)):
-        check_values(torch.zeros(k), torch.zeros(v))
+        check_values(torch.zeros(5, 4), torch.zeros(k), torch.zeros(v))
 
 
 def test_check_values_accepts_what_broadcasts():
-    check_values(torch.zeros(2, 1, 7, 4), torch.zeros(3, 7, 6))
+    check_values(torch.zeros(5, 4), torch.zeros(2, 1, 7, 4), torch.zeros(3, 7, 6))

@@ -182,6 +182,13 @@ def test_causal_chunks_for_other_numbers_of_queries_and_keys(n, m):
     assert_all_close(gradients(found, tensors), gradients(expected, tensors))
 
 
+def test_a_mask_without_axes():
+    tensors = inputs()
+    for attend in (lambda *a, **o: dot_product_attention(*a, **o)[0], chunked_attention):
+        assert torch.equal(attend(*tensors, mask=torch.tensor(True)), attend(*tensors))
+        assert (attend(*tensors, mask=torch.tensor(False)) == 0).all()
+
+
 def test_chunks_with_a_mask_for_whole_queries():
     tensors, mask = inputs(), torch.tensor([[True], [False], [True], [True], [False]])
     expected = dot_product_attention(*tensors, mask=mask)[0]
@@ -332,6 +339,12 @@ def test_the_chunked_form_compiles_without_a_graph_break(causal):
             {},
             "the leading axes of k (2, 7, 4) and v (3, 7, 6) do not fit each other",
         ),
+        (((N, D), (D,), (M, V)), {}, "expected k of shape (..., keys, features), got (4,)"),
+        (
+            ((2, N, D), (M, D), (3, M, V)),
+            {},
+            "the leading axes of q (2, 5, 4) and v (3, 7, 6) do not fit each other; they should be equal",
+        ),
         (
             ((N, D), (M, D), (M, V)),
             {"mask": torch.ones(M, N, dtype=torch.bool)},
@@ -354,3 +367,11 @@ def test_wrong_chunk_and_lengths():
         padding_mask(torch.tensor([1, 4]), 3)
     with pytest.raises(ValueError, match=r"^lengths should lie between 0 and m=3, got -1 to 2$"):
         padding_mask(torch.tensor([-1, 2]), 3)
+    with pytest.raises(
+        ValueError, match=r"^expected one length for each sequence, so lengths of shape \(b,\)"
+    ):
+        padding_mask(torch.tensor([[1, 2], [1, 3]]), 3)
+
+
+def test_padding_of_no_sequences():
+    assert padding_mask(torch.tensor([], dtype=torch.int64), 3).shape == (0, 1, 3)

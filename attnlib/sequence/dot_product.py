@@ -18,6 +18,9 @@ Where sources differ:
     masks       True is "may attend" here and in F.scaled_dot_product_attention, and "may not" in
                 nn.MultiheadAttention.
     empty rows  Zeros here; NaN from a plain softmax over -inf.
+
+A mask gives a value the weight 0, and 0 times NaN or infinity is NaN: values that are masked out must still
+be finite numbers, as in torch's own operator.
 """
 
 from collections.abc import Iterator
@@ -52,8 +55,8 @@ def dot_product_attention(
         output (..., n, d_v) and weights (..., n, m), whose rows sum to 1 (to 0 where a query may attend to
         nothing). Wrong shapes raise ValueError.
     """
-    check_values(k, v)
     scores = dot(q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)  # S: ... n m
+    check_values(q, k, v)
     weights = masked_softmax(scores, mask)  # P: ... n m
     return weights @ v, weights  # (1)
 
@@ -65,7 +68,11 @@ def causal_mask(n: int, m: int | None = None) -> Bool[Tensor, "n m"]:
 
 def padding_mask(lengths: Int[Tensor, " b"], m: int) -> Bool[Tensor, "b 1 m"]:
     """True for the first ``lengths[i]`` of the m keys of sequence i; the axis of size 1 is the queries'."""
-    if lengths.min() < 0 or lengths.max() > m:
+    if lengths.ndim != 1:
+        raise ValueError(
+            f"expected one length for each sequence, so lengths of shape (b,), got {tuple(lengths.shape)}"
+        )
+    if ((lengths < 0) | (lengths > m)).any():
         raise ValueError(
             f"lengths should lie between 0 and m={m}, got {lengths.min().item()} to {lengths.max().item()}"
         )
@@ -96,7 +103,7 @@ def chunked_attention(
     """
     check_positive("chunk", chunk)
     check_queries_keys(q, k)
-    check_values(k, v)
+    check_values(q, k, v)
     if mask is not None:
         check_mask(mask, (*torch.broadcast_shapes(q.shape[:-2], k.shape[:-2]), q.shape[-2], k.shape[-2]))
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -155,7 +162,7 @@ def _chunks(
         keys = slice(start, min(start + chunk, m))
         allowed = None
         if mask is not None:
-            allowed = mask if mask.shape[-1] == 1 else mask[..., keys]
+            allowed = mask if mask.ndim == 0 or mask.shape[-1] == 1 else mask[..., keys]
         if causal:
             places = torch.arange(start, keys.stop, device=q.device)
             past = places <= torch.arange(n, device=q.device)[:, None]

@@ -22,7 +22,6 @@ Masks are boolean, broadcast to the scores, and True means: may attend.
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attnlib._checks import check_positive, check_queries_keys
 
@@ -41,7 +40,12 @@ def scaled_dot(q: Float[Tensor, "*#b n d"], k: Float[Tensor, "*#b m d"]) -> Floa
 def cosine(q: Float[Tensor, "*#b n d"], k: Float[Tensor, "*#b m d"]) -> Float[Tensor, "*#b n m"]:
     """The cosine of the angle between query and key, between -1 and 1; 0 where one of them is 0."""
     check_queries_keys(q, k)
-    return F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT
+    return _unit(q) @ _unit(k).mT
+
+
+def _unit(x: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b n d"]:
+    length = x.norm(dim=-1, keepdim=True)
+    return x / length.masked_fill(length == 0, 1)  # F.normalize has a gradient of 1e12 at 0
 
 
 def gaussian(
