@@ -84,15 +84,29 @@ def run_cost(options: argparse.Namespace) -> int:
         return 2
     rows = against_paper(options.network, attention, options.image, cost) if options.against else []
     if options.json:
-        print(json.dumps({"parameters": cost.parameters, "macs": cost.macs, "published": rows}))
+        formula = None if cost.formula is None else vars(cost.formula)
+        found = {"parameters": cost.parameters, "macs": cost.macs, "attention_by_formula": formula}
+        print(json.dumps(found | {"published": rows}))
         return 0
     print(f"{options.network}, attention {options.attention}, one image of {options.image} x {options.image}")
     print(cost.table().to_string(formatters=dict.fromkeys(("parameters", "macs"), "{:,}".format)))
+    if cost.formula is not None:
+        print(by_formula(cost))
     for row in rows:
         print(row["sentence"])
     if options.against and not rows:
         print("no published size of this network is on record here")
     return 0
+
+
+def by_formula(cost: object) -> str:
+    """A sentence that holds the count of the attention modules against their closed form."""
+    sizes = cost.formula.parameters, cost.formula.macs
+    count = tuple(cost.parts.loc["attention"]) if "attention" in cost.parts.index else (0, 0)
+    verdict = "the same as counted" if sizes == count else f"counted were {count[0]:,} and {count[1]:,}"
+    return (
+        f"attention by its formula: {sizes[0]:,} parameters and {sizes[1]:,} multiply-accumulates, {verdict}"
+    )
 
 
 def against_paper(network: str, attention: str | None, image: int, cost: object) -> list[dict[str, str]]:

@@ -92,6 +92,7 @@ def test_cost_prints_the_parts_and_what_was_published(capsys):
     assert said.startswith("resnet50, attention se, one image of 224 x 224\n")
     assert "attention  2,530,992     2,514,944" in said
     assert "total     28,088,024 4,091,699,200" in said
+    assert "formula: 2,530,992 parameters and 2,514,944 multiply-accumulates, the same as counted" in said
     assert "26.77 (parameters / 2^20); here 26.79: their SE has no biases" in said
     assert "28.09 (parameters / 10^6); here 28.09: the same" in said
 
@@ -101,13 +102,14 @@ def test_cost_for_programs(capsys):
     assert main(["cost", "resnet50", *arguments]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["parameters"], found["macs"]) == (25_557_112, 4_089_270_528)
+    assert found["attention_by_formula"] == {"parameters": 80, "macs": 86_272}
     assert found["published"][0]["printed"] == found["published"][0]["counted"] == "24.37"
 
 
 def test_cost_without_a_mechanism_or_a_published_size(capsys):
     assert main(["cost", "resnet20", "--classes", "10", "--image", "32", "--against", "paper"]) == 0
     said = capsys.readouterr().out
-    assert "269,722" in said
+    assert "269,722" in said and "formula" not in said
     assert said.endswith("no published size of this network is on record here\n")
 
 

@@ -46,7 +46,9 @@ def attention_for(
         chosen[name] = value
     if chosen.get("branch", "channel") != "channel" and "size" not in chosen:
         chosen["size"] = size
-    return build_attention(attention, channels, **chosen)
+    mechanism = build_attention(attention, channels, **chosen)
+    mechanism.built_from = attention, chosen  # so that the cost by formula can be held against the count
+    return mechanism
 
 
 def check_options(attention: Attention, options: Mapping[str, object]) -> None:

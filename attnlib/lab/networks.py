@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attnlib._checks import check_choice, check_positive
 from attnlib.backbone import HRNet, MobileNetV2, ResNet
 from attnlib.backbone.attach import Attention
 from attnlib.backbone.hrnet import DESIGNS
 from attnlib.backbone.resnet import DEPTHS
-from attnlib.lab.cost import cost_table
+from attnlib.lab.cost import Cost, closed_form, cost_table
 
 
 def _resnet(depth: int) -> Callable[..., nn.Module]:
@@ -35,12 +35,14 @@ class NetworkCost:
     """Parameters and multiply-accumulates (one image), in all and by part.
 
     ``parts`` has a row for each part of the network, with the columns "parameters" and "macs"; what the
-    attention modules own and do stands in a row of its own, "attention".
+    attention modules own and do stands in a row of its own, "attention". ``formula`` is the same by the
+    closed form of the mechanism, summed over its places; None without one, or where a function made it.
     """
 
     parameters: int
     macs: int
     parts: pd.DataFrame
+    formula: Cost | None = None
 
     def table(self) -> pd.DataFrame:
         """The parts, and their sum as the last row."""
@@ -72,11 +74,29 @@ def network_cost(
     check_positive("image", image)
     with torch.device("meta"):
         network = NETWORKS[name](image, attention=attention, options=options, classes=classes)
+        by_formula = _note_formulas(network)
         table = cost_table(network, torch.zeros(1, 3, image, image))
     total = table.loc["total"]
     rows = table.drop(index="total")
     parts = rows.groupby([_part(row) for row in rows.index], sort=False).sum()
-    return NetworkCost(int(total["parameters"]), int(total["macs"]), parts)
+    formula = None
+    if by_formula:
+        formula = Cost(sum(cost.parameters for cost in by_formula), sum(cost.macs for cost in by_formula))
+    return NetworkCost(int(total["parameters"]), int(total["macs"]), parts, formula)
+
+
+def _note_formulas(network: nn.Module) -> list[Cost]:
+    """A list that the next forward pass fills: the closed form of each mechanism, on the map it is given."""
+    costs = []
+
+    def note(mechanism: nn.Module, inputs: tuple[Tensor]) -> None:
+        name, options = mechanism.built_from
+        costs.append(closed_form(name, *inputs[0].shape[1:], **options))
+
+    for module in network.modules():
+        if hasattr(module, "built_from"):
+            module.register_forward_pre_hook(note)
+    return costs
 
 
 def _part(row: str) -> str:
