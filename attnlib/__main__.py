@@ -1,4 +1,4 @@
-"""The command line: ``attnlib lab`` opens the course, ``attnlib cost`` counts a network.
+"""The command line: ``attnlib lab`` opens the course, ``cost`` counts a network, ``study`` trains many.
 
 ``attnlib`` alone lists the commands.
 """
@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_lab(commands)
     add_cost(commands)
+    add_study(commands)
     options = parser.parse_args(arguments)
     return options.run(options)
 
@@ -120,6 +121,83 @@ def against_paper(network: str, attention: str | None, image: int, cost: object)
         sentence = f"{row.source}: {row.printed} ({row.kind} / {row.unit}); here {counted}: {verdict}"
         rows.append({"printed": row.printed, "counted": counted, "unit": row.unit, "sentence": sentence})
     return rows
+
+
+def add_study(commands: argparse._SubParsersAction) -> None:
+    study = commands.add_parser(
+        "study",
+        help="train every mechanism with every seed and compare",
+        description="Train every mechanism with every seed; each finished run becomes a row of a CSV file. "
+        "Interrupted or killed, the same command carries on where it stopped.",
+    )
+    study.add_argument("out", type=Path, help="the CSV file, such as results.csv")
+    study.add_argument(
+        "--mechanisms", required=True, help="names with commas between them, such as none,se,eca"
+    )
+    study.add_argument("--backbone", default="small", help="small, or a network such as resnet20")
+    study.add_argument("--data", default="digits", help="digits, cluttered or cued (default: digits)")
+    study.add_argument("--images", type=Path, metavar="DIR", help="a folder of pictures instead of --data")
+    study.add_argument("--image", type=int, default=32, help="pixels of a folder's pictures (default: 32)")
+    study.add_argument("--train-images", type=int, help="how many to train on (default: all)")
+    study.add_argument("--test-images", type=int, help="how many to test on (default: all)")
+    study.add_argument("--seeds", type=int, default=5, help="0 up to this number (default: 5)")
+    study.add_argument("--epochs", type=int, default=8, help="how often each image is shown (default: 8)")
+    study.add_argument("--batch-size", type=int, default=50, help="images in a step (default: 50)")
+    study.add_argument("--learning-rate", type=float, default=0.05, help="of the first steps (default: 0.05)")
+    study.add_argument("--flips", action="store_true", help="mirror half of the images, drawn anew")
+    study.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="MECHANISM.NAME=VALUE",
+        help="such as se.reduction=8; a mechanism with an option has no others than its class's defaults",
+    )
+    study.add_argument("--jobs", type=int, default=1, help="processes, one thread each (default: 1)")
+    study.add_argument("--scheduler", metavar="ADDRESS", help="send the runs to this Dask scheduler")
+    study.set_defaults(run=run_study)
+
+
+def run_study(options: argparse.Namespace) -> int:
+    from attnlib.lab.study import grid, study
+
+    try:
+        chosen: dict[str, dict[str, object]] = {}
+        for text in options.option:
+            mechanism, dot, rest = text.partition(".")
+            if not dot:
+                raise ValueError(f"expected an option as MECHANISM.NAME=VALUE, got {text!r}")
+            name, value = read_option(rest)
+            chosen.setdefault(mechanism, {})[name] = value
+        source = options.data if options.images is None else options.images
+        runs = grid(
+            options.mechanisms.split(","),
+            seeds=range(options.seeds),
+            source=source,
+            options=chosen,
+            **{name: getattr(options, name) for name in STUDY_SETTINGS},
+        )
+        table = study(runs, options.out, source=source, jobs=options.jobs, scheduler=options.scheduler)
+    except (ValueError, OSError) as error:
+        print(f"attnlib study: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"attnlib study: stopped; what was trained is in {options.out}, the same command goes on")
+        return 130
+    percent = table.assign(accuracy=100 * table["accuracy"]).groupby("mechanism", sort=False)["accuracy"]
+    print(percent.agg(["mean", "std", "count"]).round(2).to_string())
+    return 0
+
+
+STUDY_SETTINGS = [
+    "backbone",
+    "image",
+    "train_images",
+    "test_images",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "flips",
+]
 
 
 def read_option(text: str) -> tuple[str, object]:

@@ -195,7 +195,7 @@ class ResNet(nn.Module):
                 layers.append(block(channels, width, stride, small, stride_in))
                 if size is not None:
                     size = -(-size // stride)
-                place = _place(attention, position, stage, index, count)
+                place = _place(attention, position, stage, index, stages)
                 if place is not None:
                     features = channels if place == "pre" else width * block.expansion
                     layers[-1].position = place
@@ -214,12 +214,21 @@ class ResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-def _place(attention: Attention, position: str | None, stage: int, index: int, count: int) -> str | None:
-    """Where the mechanism stands in block ``index`` of a stage of ``count`` blocks, or None."""
+def _place(
+    attention: Attention, position: str | None, stage: int, index: int, stages: list[int]
+) -> str | None:
+    """Where the mechanism stands in block ``index`` of a stage, or None.
+
+    Non-local blocks: the five of the paper's ResNet-50; in the small networks one, at the end of the last
+    stage, where the map is smallest (its cost grows with the square of the number of places).
+    """
     if attention is None or position is not None:
         return position if attention is not None else None
+    last = index == stages[stage] - 1
     if attention == "bam":
-        return "post" if stage < 3 and index == count - 1 else None
+        return "post" if stage < 3 and last else None
     if attention == "nonlocal":
-        return "post" if stage in (1, 2) and index % 2 == 1 else None
+        small = len(stages) == 3
+        here = stage == 2 and last if small else stage in (1, 2) and index % 2 == 1
+        return "post" if here else None
     return "branch"
