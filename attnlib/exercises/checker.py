@@ -195,6 +195,8 @@ def named(function: Callable, arguments: tuple) -> str:
     for name, value in inspect.signature(function).bind(*arguments).arguments.items():
         if isinstance(value, torch.Tensor) and value.ndim:
             parts.append(f"{name} of shape {tuple(value.shape)}")
+        elif isinstance(value, tuple):
+            parts.append(f"{name} of {len(value)} items")
         else:
             parts.append(f"{name} = {describe(value)}")
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

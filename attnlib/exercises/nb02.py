@@ -65,6 +65,11 @@ def scores_of(q: Tensor, k: Tensor) -> Tensor:
     return q @ k.mT / q.shape[-1] ** 0.5
 
 
+def by_sum_without_axis(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    e = torch.exp(scores_of(q, k)) * mask
+    return e / e.sum(1) @ v
+
+
 ATTENTION = Exercise(
     reference=attention,
     right=(attention_by_row, attention_by_exponentials, attention_fused, attention_by_where),
@@ -99,7 +104,7 @@ ATTENTION = Exercise(
         ),
         Wrong(
             lambda q, k, v, mask: scores_of(q, k).softmax(-1) @ v,
-            "the mask is not used: every query looks at every key",
+            "the mask has no effect: every query looks at every key (masked_fill returns a new tensor; keep what it returns)",
         ),
         Wrong(
             lambda q, k, v, mask: scores_of(q, k).masked_fill(mask, -torch.inf).softmax(-1) @ v,
@@ -158,6 +163,10 @@ ATTENTION = Exercise(
         Wrong(
             lambda q, k, v, mask: scores_of(q, k).masked_fill(~mask, -torch.inf).softmax(-1) @ k,
             "you average the keys; (2.5) averages the values",
+        ),
+        Wrong(
+            by_sum_without_axis,
+            "the sum of each row has lost its axis: sum(-1, keepdim=True) divides each row by its own sum",
         ),
         Wrong(
             lambda q, k, v, mask: scores_of(q, k).masked_fill(~mask, -torch.inf).exp() @ v,
@@ -249,6 +258,14 @@ SCORES_BACKWARD = Exercise(
         Wrong(
             lambda g, P: (g * P).sum(-1, keepdim=True),
             "that is the mean of each row, one number; there is a gradient for every score: P times (g minus it)",
+        ),
+        Wrong(
+            lambda g, P: P * g - (g * P).sum(-1, keepdim=True),
+            "the mean is weighted with P too: P times (g minus the mean), with brackets",
+        ),
+        Wrong(
+            lambda g, P: g * (P - (g * P).sum(-1, keepdim=True)),
+            "the two arguments have changed places: grad_P comes first, P second",
         ),
         Wrong(
             lambda g, P: P * (g - (g * P).sum(-1)),
@@ -343,6 +360,37 @@ def chunk_maximum_only(state: tuple, scores: Tensor, values: Tensor) -> tuple:
     return new_m, total * shrink + e.sum(), a * shrink + e @ values
 
 
+def shrinks_the_new_sums(state: tuple, scores: Tensor, values: Tensor) -> tuple:
+    m, total, a = state
+    new_m = torch.maximum(m, scores.max())
+    e, shrink = torch.exp(scores - new_m), torch.exp(m - new_m)
+    return new_m, total + shrink * e.sum(), a + shrink * (e @ values)
+
+
+def measured_from(place):
+    """All right but for the place from which the new scores are measured."""
+
+    def step(state: tuple, scores: Tensor, values: Tensor) -> tuple:
+        m, total, a = state
+        new_m = torch.maximum(m, scores.max())
+        e, shrink = torch.exp(scores - place(m)), torch.exp(m - new_m)
+        return new_m, total * shrink + e.sum(), a * shrink + e @ values
+
+    return step
+
+
+def maximum_by_entry(state: tuple, scores: Tensor, values: Tensor) -> tuple:
+    m, total, a = state
+    new_m = torch.maximum(m, scores)
+    e, shrink = torch.exp(scores - new_m), torch.exp(m - new_m)
+    return new_m, total * shrink + e.sum(), a * shrink + e @ values
+
+
+def largest_last(state: tuple, scores: Tensor, values: Tensor) -> tuple:
+    largest, total, a = online_step(state, scores, values)
+    return total, largest, a
+
+
 def divided_already(state: tuple, scores: Tensor, values: Tensor) -> tuple:
     m, total, a = online_step(state, scores, values)
     return m, total, a / total
@@ -394,6 +442,26 @@ ONLINE = Exercise(
         Wrong(
             chunk_maximum_only,
             "your new maximum is that of the chunk alone; an earlier score may have been larger: take the larger of both",
+        ),
+        Wrong(
+            shrinks_the_new_sums,
+            "it is the old sums that the factor brings down; the new ones are measured from the new maximum already",
+        ),
+        Wrong(
+            measured_from(lambda m: m),
+            "the new scores are measured from the old maximum; subtract the new one, exp(scores - new)",
+        ),
+        Wrong(
+            measured_from(lambda m: 0),
+            "exp(scores) alone may overflow, and the old sums are measured from a maximum: use exp(scores - new)",
+        ),
+        Wrong(
+            maximum_by_entry,
+            "the new maximum is one number: torch.maximum(largest, scores.max()), with .max() behind scores",
+        ),
+        Wrong(
+            largest_last,
+            "the tuple is in another order: largest first, then total, then a",
         ),
         Wrong(
             divided_already,
@@ -452,7 +520,7 @@ MEND = Exercise(
     reference=mended,
     right=(mended_in_one_call, mended_by_einsum),
     inputs=lambda: [
-        (ramp(2, 4, 6), ramp(6, 3, step=0.8), ramp(6, 3, step=1.3), ramp(6, 5, step=0.7)),
+        (ramp(2, 4, 7), ramp(7, 6, step=0.8), ramp(7, 6, step=1.3), ramp(7, 5, step=0.7)),
         (ramp(3, 5, 4, step=0.9), ramp(4, 2, step=1.2), ramp(4, 2, step=0.7), ramp(4, 3, step=1.1)),
     ],
     praise="The softmax runs over the keys again, and the scale is that of the keys' width.",
@@ -476,6 +544,22 @@ MEND = Exercise(
         Wrong(
             lambda x, W_q, W_k, W_v: ((x @ W_q) @ (x @ W_k).mT).softmax(-1) @ (x @ W_v),
             "the axis is right, but the scale is gone; divide by the square root of the keys' width",
+        ),
+        Wrong(
+            lambda x, W_q, W_k, W_v: (
+                ((x @ W_q) @ (x @ W_k).mT / int(W_q.shape[-1] ** 0.5)).softmax(-1) @ (x @ W_v)
+            ),
+            "int() cuts the root down to a whole number, and the root of 6 is 2.449; leave it as it is",
+        ),
+        Wrong(
+            lambda x, W_q, W_k, W_v: ((x @ W_q) @ (x @ W_k).mT / x.shape[-2] ** 0.5).softmax(-1) @ (x @ W_v),
+            "you divide by the root of the number of tokens; it is the root of the keys' width",
+        ),
+        Wrong(
+            lambda x, W_q, W_k, W_v: (
+                ((x @ W_q) @ (x @ W_k).mT * W_q.shape[-1] ** 0.5).softmax(-1) @ (x @ W_v)
+            ),
+            "the width is right, but you multiply by its root; divide by it",
         ),
         Wrong(
             lambda x, W_q, W_k, W_v: ((x @ W_q) @ (x @ W_k).mT / W_q.shape[-1]).softmax(-1) @ (x @ W_v),
@@ -559,6 +643,18 @@ SCALE = Exercise(
         Wrong(
             lambda g, q, k: (g * (q @ k.mT)).sum() / q.shape[-1] ** 0.5,
             "the scale has become a variable: its own slope is q . k, without a further 1/sqrt(d)",
+        ),
+        Wrong(
+            lambda g, q, k: -(g * (q @ k.mT)).sum(),
+            "the sign is reversed: S grows with tau where q . k is positive",
+        ),
+        Wrong(
+            lambda g, q, k: (g @ (q @ k.mT)).sum(),
+            "that is a matrix product; each score's gradient meets its own q . k, so multiply entry by entry with *",
+        ),
+        Wrong(
+            lambda g, q, k: (g @ (q @ k.mT).mT).sum(),
+            "a matrix product adds up products of different queries too; multiply entry by entry with *, or take the trace",
         ),
         Wrong(
             lambda g, q, k: g.sum(),
