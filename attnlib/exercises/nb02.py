@@ -245,7 +245,7 @@ SCORES_BACKWARD = Exercise(
         ),
         Wrong(
             lambda g, P: P * (g + (g * P).sum(-1, keepdim=True)),
-            "minus, not plus: only what exceeds the row's mean raises a score's gradient",
+            "minus, not plus: what counts is how far an entry lies above or below the mean of its row under the weights",
         ),
         Wrong(
             lambda g, P: (P * g - P) * (g * P).sum(-1, keepdim=True),
@@ -379,6 +379,17 @@ def measured_from(place):
     return step
 
 
+def never_rescaled(place):
+    """The new scores measured from somewhere else, and nothing corrected."""
+
+    def step(state: tuple, scores: Tensor, values: Tensor) -> tuple:
+        m, total, a = state
+        e = torch.exp(scores - place(m))
+        return torch.maximum(m, scores.max()), total + e.sum(), a + e @ values
+
+    return step
+
+
 def maximum_by_entry(state: tuple, scores: Tensor, values: Tensor) -> tuple:
     m, total, a = state
     new_m = torch.maximum(m, scores)
@@ -456,6 +467,14 @@ ONLINE = Exercise(
             "exp(scores) alone may overflow, and the old sums are measured from a maximum: use exp(scores - new)",
         ),
         Wrong(
+            never_rescaled(lambda m: m),
+            "all is measured from the old maximum, and at the start that is -inf: measure the chunk from new, and bring the old sums there too",
+        ),
+        Wrong(
+            never_rescaled(lambda m: 0),
+            "exp(scores) may overflow, and the old sums are measured from largest, not from 0: exp(scores - new), old sums times exp(largest - new)",
+        ),
+        Wrong(
             maximum_by_entry,
             "the new maximum is one number: torch.maximum(largest, scores.max()), with .max() behind scores",
         ),
@@ -493,7 +512,7 @@ ONLINE = Exercise(
 )
 
 
-# 02.4 mend a published mistake ---------------------------------------------------------------------------
+# 02.4 mend two mistakes ---------------------------------------------------------------------------------
 
 
 def mended(x: Tensor, W_q: Tensor, W_k: Tensor, W_v: Tensor) -> Tensor:
@@ -511,7 +530,7 @@ def mended_by_einsum(x: Tensor, W_q: Tensor, W_k: Tensor, W_v: Tensor) -> Tensor
     return torch.einsum("bnm,bmf->bnf", P, v)
 
 
-def published(x: Tensor, W_q: Tensor, W_k: Tensor, W_v: Tensor) -> Tensor:
+def as_it_was(x: Tensor, W_q: Tensor, W_k: Tensor, W_v: Tensor) -> Tensor:
     q, k, v = x @ W_q, x @ W_k, x @ W_v
     return (q @ k.mT / x.shape[-1] ** 0.5).softmax(1) @ v
 
@@ -526,7 +545,7 @@ MEND = Exercise(
     praise="The softmax runs over the keys again, and the scale is that of the keys' width.",
     wrong=(
         Wrong(
-            published,
+            as_it_was,
             "that is the code as it was: look at what each row of weights sums to, and at the scale",
         ),
         Wrong(
@@ -584,12 +603,8 @@ MEND = Exercise(
             "the weights are right, but you use them transposed: row i of the weights belongs to output i",
         ),
         Wrong(
-            lambda x, W_q, W_k, W_v: (
-                x + mended(x, W_q, W_k, W_v)
-                if x.shape[-1] == W_v.shape[-1]
-                else mended(x, W_q, W_k, W_v).repeat(1, 1, 2)
-            ),
-            "something was added to the output; the exercise asks for the attention alone",
+            lambda x, W_q, W_k, W_v: x + mended(x, W_q, W_k, W_v),
+            "you add the tokens to the output; the exercise asks for the attention alone",
         ),
     ),
 )

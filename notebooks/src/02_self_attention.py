@@ -397,8 +397,8 @@ for d in (4, 64, 1024):
 # ([toolbox](00_toolbox.ipynb#1.-Softmax-and-its-Jacobian)) is $J = \mathrm{diag}(p) - p\,p^\top$. For two weights $p$ and $1 - p$
 # all four of its entries are $\pm p (1 - p)$, and the vector that it stretches most is $(1, -1)$: by $2 p (1 - p)$, which is 1/2
 # for equal weights and nothing for $p = 1$. For more weights the size of $J$, the largest factor by which it can stretch a
-# vector, is its largest eigenvalue $\|J\|$. All eigenvalues of $J$ are at least 0 (for any $u$, the
-# number $u^\top J u = \sum_j p_j u_j^2 - (\sum_j p_j u_j)^2$ is a variance), so the largest is at most their sum, the trace:
+# vector, is its largest eigenvalue $\|J\|$. All eigenvalues of $J$ are at least 0 (for any $u$, the number $u^\top J u = \sum_j
+# p_j u_j^2 - (\sum_j p_j u_j)^2$ is a variance), so the largest is at most their sum, the trace:
 #
 # $$\|J\| \le \sum_j (p_j - p_j^2) = 1 - \sum_j p_j^2, \qquad \text{and} \qquad \|J\| \le \frac12 \tag{2.9}$$
 #
@@ -415,7 +415,8 @@ def jacobian_size(p):
 many = (4 * torch.randn(1000, 8).double()).softmax(1)
 size, trace = jacobian_size(many), 1 - many.square().sum(1)
 assert (size <= trace + 1e-12).all() and size.max() <= 0.5  # (2.9)
-assert jacobian_size(torch.tensor([0.5, 0.5])) > 0.4999  # the bound 1/2 is reached
+two = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).double()  # 2 p (1 - p): the bound 1/2 is reached
+assert torch.allclose(jacobian_size(two), torch.tensor([1 / 2, 2 * 0.9 * 0.1]).double())
 
 # %% [markdown]
 # **Predict the next picture:** 16 keys; queries and keys random; $d$ from 1 to 1024. How does the largest weight of a query
@@ -442,13 +443,12 @@ for ax, values in zip(axes, (largest, sizes), strict=True):
 axes[0].set(xscale="log", xlabel="d", ylim=(0, 1.02), ylabel="largest weight"), axes[0].legend()
 axes[1].set(xscale="log", xlabel="d", yscale="log", ylabel="size of the Jacobian")
 show(fig, alt="Left, the largest weight over d: unscaled it rises to 1, by the root it stays at a "
-     "fifth, by d it falls to 1/16. Right, the Jacobian's size: unscaled it collapses.")
+     "fifth, by d it falls to 1/16. Right, the Jacobian: unscaled it rises, then collapses.")
 
 # %% [markdown]
-# **What to see.** Unscaled (orange), the largest weight climbs to 1 as $d$ grows, and the Jacobian (mind the logarithmic
-# axis) falls by several powers of ten (at $d = 4$ and $16$ it still lies above the blue one: a softmax that leans a little is the
-# most sensitive): the layer is certain about nothing in particular, and cannot be told so. Divided by
-# $d$ (grey) the weights become equal: the layer is a plain mean, and to change that, queries and keys would have to become
+# **What to see.** Unscaled (orange), the largest weight climbs to 1 as $d$ grows. The Jacobian (mind the logarithmic axis)
+# still lies above the blue one at $d = 4$ and 16, since a softmax that wavers between two keys is the most sensitive; then it falls
+# by several powers of ten: the layer is certain about nothing in particular, and cannot be told so. Divided by $d$ (grey) the weights become equal: the layer is a plain mean, and to change that, queries and keys would have to become
 # large first. Divided by $\sqrt d$ (blue) neither depends on the width. Part 9 asks whether it matters for training.
 
 # %%
@@ -666,14 +666,14 @@ show(ax.figure, alt="A 14 by 14 matrix of scores between features. The diagonal 
      "is strongly positive; the rest is weaker.")
 
 # %% [markdown]
-# **What to see.** The eight red cells on the diagonal: equal keys add 4 or more to the score, different ones less than 1. In
-# the row "asks" (the one who looks is a question) the cell for questions is blue and the one for answers red. "The same key, and an
-# answer": that is the rule of the game, written as one matrix.
+# **What to see.** The eight red cells on the diagonal: equal keys add more than 3 to the score, different ones less than 1.
+# In the row "asks" (the one who looks is a question) the cell for questions is blue and the one for answers red. "The same key,
+# and an answer": that is the rule of the game, written as one matrix.
 
 # %%
 away = keys[~torch.eye(8).bool()]
 print("equal keys score higher than different ones:", bool(keys.diag().min() > away.max()))
-assert keys.diag().min() > 4 and away.max() < 1
+assert keys.diag().min() > 3 and away.max() < 1
 assert between[8, 8] < -1 and between[8, 9] > 1  # a question looking at a question, at an answer
 
 # %% [markdown]
@@ -692,11 +692,11 @@ def attend_to_rows(number, times):
     return digit, dot_product_attention(digit, digit, digit, scale=times / 8**0.5)[1]
 
 # %%
-def explore(number=0, times=1.0):
+def explore(number=0, times=1.0, brightest=0.5):
     digit, rows = attend_to_rows(number, times)
     fig, axes = plt.subplots(1, 2, figsize=(5.5, 2.2), width_ratios=[1, 1.4])
     axes[0].imshow(digit.numpy(), cmap="gray")
-    heatmap(rows, ax=axes[1], limits=(0, 0.5), label="weight")
+    heatmap(rows, ax=axes[1], limits=(0, brightest), label="weight")
     axes[0].set(xticks=[], ylabel="row"), axes[1].set(xlabel="row looked at", ylabel="row")
     axes[1].set_title(f"scale {times:.1f} / √8")
     show(fig, alt=f"A scanned {number}, and the weights between its rows at {times:.1f} / root 8.")
@@ -707,18 +707,19 @@ explore(0, times=4.0)
 usual, sharper = attend_to_rows(0, 1.0)[1], attend_to_rows(0, 4.0)[1]
 assert usual.min() > 0.09 and usual.max() < 0.19
 assert sharper[0, [0, 1, 7]].min() > 0.18 and sharper[0, 2:7].max() < 0.12
-assert sharper[3:6, 3:6].min() > 0.15 and sharper[3:6, [0, 7]].max() < 0.08
+assert sharper[3:6, 3:6].sum(1).min() > 0.5 and sharper[3:6, [0, 7]].max() < 0.08
 
 # %% [markdown]
 # **What to see.** With the usual scale the weights hardly differ: none is below 0.09 or above 0.19, where equal ones would be
-# 0.125. Four times as large, they show a pattern. Row 0 has its ink in the middle, and so has row 7: it looks there, across the
-# whole digit, as much as at itself. The rows at half height, whose ink stands at both sides, keep to themselves. Distance
-# plays no part: that follows from (2.7). Try other digits and scales (the sliders need a running kernel):
+# 0.125. Four times as large, they show a pattern. Row 0 has its ink in the middle, and so have rows 1 and 7: it looks there,
+# even across the whole digit, about as much as at itself. Rows 3 to 5, whose ink stands at both sides, give more than half of
+# their weight to each other, and little to the top and the bottom row. Distance plays no part: that follows from (2.7). Try other
+# digits and scales (the sliders need a running kernel; there the brightest colour is a weight of 1):
 
 # %% tags=["nbval-ignore-output"]
-from ipywidgets import interact
+from ipywidgets import fixed, interact
 
-interact(explore, number=(0, 9), times=(0.0, 10.0, 0.5));
+interact(explore, number=(0, 9), times=(0.0, 10.0, 0.5), brightest=fixed(1.0));
 
 # %% [markdown]
 # ## 7 · Where sources differ · *Depth*
@@ -786,8 +787,8 @@ assert not torch.allclose(dot_product_attention(q + bias, k, v)[0], unbiased)
 # $$\mathrm{MACs} = n\,m\,(d + d_v), \qquad \text{with the projections} \; + n\,(2 d_x d + d_x d_v) \;\; (m = n) \tag{2.15}$$
 #
 # The first part is what makes attention dear: **twice the tokens, four times the work**, and $n \times m$ numbers to keep for
-# the backward pass. With $d_x = d_v = d$ it is $2 n^2 d$ against $3 n d^2$ for the projections, so it is the larger part as soon
-# as $n > \frac32 d$.
+# the backward pass. With $d_x = d_v = d$ it is $2 n^2 d$ against $3 n d^2$ for the projections, so it is the larger part
+# as soon as $n > \frac32 d$.
 
 # %%
 from attnlib.lab.cost import count_macs, saved_bytes
@@ -944,18 +945,19 @@ assert kept["plain"][-1] == 4 * 2048**2 and kept["in chunks"][-1] == 4 * 2048 * 
 # %% [markdown]
 # **What to see.** On logarithmic axes a power is a straight line, and its slope is the exponent. Memory: the plain form keeps
 # $n^2$ numbers (64 times as many for 8 times the tokens), the chunked form 33 for each token (8 times). Time: both do work in
-# proportion to $n^2$, forward and backward; at such lengths a good part of the time is still spent on what does not grow so
-# fast, so the lines need not have the slope 2. Chunks do not save arithmetic, they make it fit. (FlashAttention walks in chunks inside one
-# program of the graphics card and reports that it is quicker too, because there the traffic with the memory takes most time.)
+# proportion to $n^2$, forward and backward. A clock also measures the cost of starting each step and of fetching what does not
+# fit into the processor's fast memory, so the lines are neither straight nor of the slope 2. Chunks do not save arithmetic, they
+# make it fit. (FlashAttention walks in chunks inside one program of the graphics card and reports that it is quicker too,
+# because there the traffic with the memory takes most time.)
 
 # %% [markdown]
 # ## 9 · Does it help? · *Core*
 #
 # **Where it should win by construction:** the game of part 2, where (2.1) holds a layer that treats each token on its own to
-# 1/4, and a plain mean gets less than one half. Part 6 has shown that one attention solves it. **Where it need not win:** ask the *answers* for their own values, which stand in the
-# token. And the question of part 4: **does the scale matter for learning?** The same network, with scores divided by
-# $\sqrt d$ and not, for widths from 4 to 256; ten seeds each were trained beforehand, by
-# `notebooks/runs/02_self_attention.py`.
+# 1/4, and a plain mean gets less than one half. Part 6 has shown that one attention solves it. **Where it need not win:** ask the
+# *answers* for their own values, which stand in the token. And the question of part 4: **does the scale matter for learning?**
+# The same network, with scores divided by $\sqrt d$ and not, for widths from 4 to 256; ten seeds each were trained beforehand,
+# by `notebooks/runs/02_self_attention.py`.
 #
 # A rule, before we look: a run has *solved* the game if it is right on more than 95% of new questions. **We say that the scale
 # matters at a width if the scaled network solves it with at least five seeds more out of ten than the other one.**
@@ -988,44 +990,67 @@ solved
 # %% [markdown]
 # **What to see.** With the scale, every seed solves the game from $d = 16$ on. Without it, the wider the queries, the fewer
 # seeds do, and some never leave the dashed line of chance. At $d = 4$, where $\sqrt d$ is only 2, our rule finds no
-# difference (9 against 7). So the scale matters here from $d = 16$ on. The points of the failed runs lie on steps of $3/32$: a
-# network finds the answers for a certain number of the eight keys, and for each of the others it guesses, one in four right.
-
-# %%
-accuracies = table["accuracy"].to_numpy()
-keys_found = ((accuracies - 1 / 4) / (3 / 32)).round()  # right: k/8 + (1 - k/8)/4 for k keys
-assert abs(accuracies - (1 / 4 + keys_found * 3 / 32)).max() < 0.045
+# difference (9 against 7). So the scale matters here from $d = 16$ on.
 
 # %% [markdown]
-# **Why?** Part 4 says that a saturated softmax hears nothing. Are the questions of the unscaled network deaf from the start?
-# Take those that put their largest weight on a *wrong* token, before the training and after it, and count the ones whose
-# softmax has a Jacobian of size below 0.01, so that less than a hundredth of any gradient comes through. **Predict** both
-# shares.
+# **Why?** Part 4 says that a saturated softmax hears nothing. Let us call a question *lost* if after the training it puts its
+# largest weight on another token than its partner, and *deaf* if the Jacobian of its softmax is smaller than 0.01, so that less
+# than a hundredth of any gradient comes through. **Predict**, for the unscaled network with $d = 64$: what share of the lost
+# questions was deaf before the training, and what share is after it?
 
 # %%
-def wrong_and_deaf(model):
+def weights_in(model):
     with torch.no_grad():
-        weights = look(model, new.tokens)[1]
-    wrong = new.asks & (weights.argmax(2) != new.partners)
-    deaf = (jacobian_size(weights[wrong].double()) < 0.01).double().mean().item()
-    return deaf, weights[new.asks].amax(1).median().item()
+        return look(model, new.tokens)[1].double()
+
+starts = [weights_in(fresh(64, 1.0, i)) for i in range(3)]
+unscaled_models = [fit(fresh(64, 1.0, i), i) for i in range(3)]
+ends = [weights_in(model) for model in unscaled_models]
+lost = [new.asks & (end.argmax(2) != new.partners) for end in ends]
 
 # %%
-untrained = [wrong_and_deaf(fresh(64, 1.0, i)) for i in range(3)]
-unscaled_models = [fit(fresh(64, 1.0, i), i) for i in range(3)]
-trained = [wrong_and_deaf(model)[0] for model in unscaled_models]
-scaled_start = [wrong_and_deaf(fresh(64, 1 / 8, i))[1] for i in range(3)]
-assert max(deaf for deaf, _ in untrained) < 0.15 and min(trained) > 0.99
-assert min(top for _, top in untrained) > 0.5 and max(scaled_start) < 0.3
+deaf = lambda weights: (jacobian_size(weights) < 0.01).double().mean().item()
+for i in range(3):
+    print(f"seed {i}: lost {8 * lost[i][new.asks].double().mean():.0f} of 8 questions;", end=" ")
+    before, after = deaf(starts[i][lost[i]]), deaf(ends[i][lost[i]])
+    print("of these deaf before: under 15%," * (before < 0.15), "after: all" * (after > 0.99))
+    assert before < 0.15 and after > 0.99
 
 # %% [markdown]
-# At the start less than 15% of them are deaf; after the training, all. So the story has two steps. Unscaled, a fresh question
-# already leans on *some* token with more than half of its weight (the median; with the scale less than 0.3), and that token is
-# nearly always a wrong one. Training then finds it easier to sharpen the choice than to change it, and once it is sharp,
-# nothing comes through that could undo it. If this is right, two things follow. Patience should help little, since a query that
-# hears nothing learns nothing. And a smaller *start* should help: if $W_q$ and $W_k$ begin $d^{1/4}$ times smaller, the first
-# scores are $\sqrt d$ times smaller, just as if they had been scaled, and only the start differs. Both were run for $d = 64$,
-# with ten seeds. **Predict**, and use the rule from above.
+# So part 4 tells only half of it: the lost questions *became* deaf, in training, on a wrong token. Which questions, and on which
+# token? Sort them by their key:
+
+# %%
+key_of = new.tokens[:, :, :8].argmax(2)
+by_key = [share_right(unscaled_models[0], new.asks & (key_of == c)) for c in range(8)]
+print("seed 0, share right by key:", [1 if right > 0.95 else "about 1/4" for right in by_key])
+assert all(right > 0.95 or right < 0.3 for right in by_key)
+for end, of in zip(ends, lost, strict=True):
+    seen = [key_of.gather(1, end.argmax(2))[of & (key_of == c)] for c in range(8)]
+    assert all(len(s) in (0, 500) and len(set(s.tolist())) < 2 for s in seen)  # one key for all
+    assert new.asks.gather(1, end.argmax(2))[of].all()  # and always its question
+
+# %% [markdown]
+# A key is either learnt or lost in *all* 500 sequences, and a lost one costs $\frac18 \cdot \frac34$ of the accuracy: one guess
+# in four is right. And all the questions with a lost key look, with certainty, at the question with one and the same other key,
+# which shows no value. (To be certain of the *right* token makes a question deaf too, and does no harm.)
+#
+# Where does that come from? A fresh network differs in how much it leans: unscaled, half of all questions put more than 0.5 on
+# one token, whichever it is; scaled, half of them put less than 0.25 on any. But it is seldom the token they end on:
+
+# %%
+most = lambda weights: weights[new.asks].amax(1).median()
+scaled_starts = [weights_in(fresh(64, 1 / 8, i)) for i in range(3)]
+assert min(map(most, starts)) > 0.5 and max(map(most, scaled_starts)) < 0.25
+kept_token = [(s.argmax(2) == e.argmax(2))[of] for s, e, of in zip(starts, ends, lost, strict=True)]
+assert max(kept.double().mean() for kept in kept_token) < 0.3
+
+# %% [markdown]
+# Fewer than three lost questions in ten stayed with their first token. So this is no frozen start: unscaled scores are large, and
+# training threw them about before a softmax closed over one of them. If that is how it goes, two things follow. Patience should
+# help little, since a question that hears nothing learns nothing. And a smaller *start* should help: if $W_q$ and $W_k$ begin
+# $d^{1/4}$ times smaller, the first scores are $\sqrt d$ times smaller, just as if they had been scaled, and only the start
+# differs. Both were run for $d = 64$, with ten seeds. **Predict**, and use the rule from above.
 
 # %%
 unscaled = runs[(runs["d"] == 64) & ~runs["scaled"]]
@@ -1037,8 +1062,8 @@ assert counted.to_dict() == {(False, 300): 2, (False, 1200): 1, (True, 300): 10}
 
 # %% [markdown]
 # Four times as many steps: no difference found. A smaller start: all seeds. So the unscaled network *can* do it; what hurts it
-# here is where it starts. With the scale, one and the same start served all four widths (39 of 40 runs). Two live runs with seed 0 show that the
-# stored rows come from this recipe:
+# here is where it starts. With the scale, one and the same start served all four widths (39 of 40 runs). Two of our live
+# runs, with seed 0, show that the stored rows come from this recipe:
 
 # %%
 row = table[(table["d"] == 64) & (table["seed"] == 0)].set_index("scaled")["accuracy"]
@@ -1069,8 +1094,8 @@ assert itself == 1 and min(own) > 0.95
 #
 # ### Exercise 02.4 · bug gallery · *Depth* · 10 minutes
 #
-# Two mistakes stand in these three lines, for tokens `x` of shape (b, n, d_x) and matrices (d_x, d),
-# (d_x, d), (d_x, d_v). It runs, and the shapes are right. Find both, and change as little as you can.
+# Two mistakes stand in these three lines, for tokens `x` of shape (b, n, d_x) and matrices (d_x, d), (d_x, d), (d_x, d_v). It
+# runs, and the shapes are right. Find both, and change as little as you can.
 #
 # ```python
 # def forward(x, W_q, W_k, W_v):
@@ -1167,7 +1192,7 @@ class OneLength(Reader):
         return self.read(dot_product_attention(vectors, vectors, x @ self.W_v)[0])
 
 # %%
-def level(seed):
+def with_one_length(seed):
     torch.manual_seed(seed)
     model = fit(OneLength(64, None), seed)
     with torch.no_grad():
@@ -1176,7 +1201,7 @@ def level(seed):
     return share_right(model, new.asks), on_partner.mean().item()
 
 # %%
-levels = [level(seed) for seed in range(3)]
+levels = [with_one_length(seed) for seed in range(3)]
 print("solved with one length for all, three seeds:", all(right > 0.99 for right, _ in levels))
 assert all(right > 0.99 and 0.3 < weight < 0.5 for right, weight in levels)
 
@@ -1267,9 +1292,8 @@ def scale_gradient(grad_S, q, k):
 #
 # - Attention fetches: weights that depend on the tokens choose, for every token, what is averaged. A fixed layer cannot.
 # - It does not know any order: reordered tokens, reordered outputs.
-# - Unscaled scores grow with the width, so that the layer starts by choosing, at random. In our game the questions that had
-#   chosen wrongly became certain of it in training, and a certain softmax hears nothing more: the wider the queries, the fewer
-#   seeds got out. Patience did not help, a smaller start did.
+# - Unscaled scores grow with the width, and a certain softmax hears nothing. In our game the wider the queries, the fewer
+#   unscaled seeds won: whole keys became certain of a wrong token in training. Patience did not help, a smaller start did.
 # - Work grows with the square of the length. Memory need not: with a running maximum and a sum, and a second look on the way
 #   back, it grows with the length.
 # - Masks are set before the softmax, and libraries disagree on what True means.
