@@ -63,6 +63,54 @@ def band_with_repeated_ends(kernel: Tensor, channels: int) -> Tensor:
     return M
 
 
+def wrapped_at_the_left(kernel: Tensor, channels: int) -> Tensor:
+    M, R = kernel.new_zeros(channels, channels), len(kernel) // 2
+    for c in range(channels):
+        for m in range(c - R, min(channels, c + R + 1)):
+            M[c, m] = kernel[m - c + R]
+    return M
+
+
+def band_one_short(kernel: Tensor, channels: int) -> Tensor:
+    M, R = kernel.new_zeros(channels, channels), len(kernel) // 2
+    for c in range(channels):
+        for m in range(max(0, c - R), min(channels, c + R)):
+            M[c, m] = kernel[m - c + R]
+    return M
+
+
+def band_without_the_last_channel(kernel: Tensor, channels: int) -> Tensor:
+    M, R = kernel.new_zeros(channels, channels), len(kernel) // 2
+    for c in range(channels):
+        for m in range(max(0, c - R), min(channels - 1, c + R + 1)):
+            M[c, m] = kernel[m - c + R]
+    return M
+
+
+def band_without_offset(kernel: Tensor, channels: int) -> Tensor:
+    M, R = kernel.new_zeros(channels, channels), len(kernel) // 2
+    for c in range(channels):
+        for m in range(max(0, c - R), min(channels, c + R + 1)):
+            M[c, m] = kernel[m - c]
+    return M
+
+
+def band_of_reach_one(kernel: Tensor, channels: int) -> Tensor:
+    M, R = kernel.new_zeros(channels, channels), 1
+    for c in range(channels):
+        for m in range(max(0, c - R), min(channels, c + R + 1)):
+            M[c, m] = kernel[m - c + R]
+    return M
+
+
+def all_wrapped(kernel: Tensor, channels: int) -> Tensor:
+    M, R = kernel.new_zeros(channels, channels), len(kernel) // 2
+    for c in range(channels):
+        for m in range(c - R, c + R + 1):
+            M[c, m] = kernel[m - c + R]
+    return M
+
+
 BAND = Exercise(
     reference=band,
     right=(band_by_diagonals, band_by_convolution, band_by_look_up),
@@ -132,6 +180,31 @@ BAND = Exercise(
         Wrong(
             lambda w, C: torch.stack([F.pad(w, (0, C - len(w)))] * C),
             "all your rows are the same; the kernel moves one column to the right from row to row",
+        ),
+        Wrong(
+            wrapped_at_the_left,
+            "in the first rows m becomes negative, and M[c, -1] is the last column; begin at max(0, c - R)",
+        ),
+        Wrong(
+            all_wrapped,
+            "your m leaves the matrix on both sides, where M[c, -1] is the last column and M[c, C] an error; stay "
+            "between 0 and C - 1",
+        ),
+        Wrong(
+            band_one_short,
+            "the last weight of every row is missing: a range stops before its end, so it ends at c + R + 1",
+        ),
+        Wrong(
+            band_without_the_last_channel,
+            "the last column is empty: a range stops before its end, so its bound is C, not C - 1",
+        ),
+        Wrong(
+            band_without_offset,
+            "kernel[m - c] counts from the end where m < c; w_t stands at kernel[t + R], so add R",
+        ),
+        Wrong(
+            band_of_reach_one,
+            "your R is fixed at 1; the kernel's length gives it: R = (k - 1)/2",
         ),
     ),
 )
@@ -257,6 +330,27 @@ RULE = Exercise(
         Wrong(
             lambda C, gamma, b: 2 * round(t_of(C, gamma, b) / 2) + 1,
             "close: with t between two even numbers 2m and 2m + 2 the odd number is 2m + 1, so truncate t/2, do not round it",
+        ),
+        Wrong(
+            lambda C, gamma, b: 2 * round((t_of(C, gamma, b) - 1) / 2) + 1,
+            "a good idea, but at a tie Python rounds a half to the even side, so 8 channels get 1 and 128 get 5; ties "
+            "go up, see (9.7)",
+        ),
+        Wrong(
+            lambda C, gamma, b: odd(int(math.log2(C) + b / gamma)),
+            "brackets are missing: gamma divides log2 C and b, the whole sum",
+        ),
+        Wrong(
+            lambda C, gamma, b: int(t_of(C, gamma, b)) + int(t_of(C, gamma, b)) % 2,
+            "the parity is the wrong way round: n % 2 is 1 for an odd n, and an odd n stays as it is",
+        ),
+        Wrong(
+            lambda C, gamma, b: 2 * int(t_of(C, gamma, b) / 2),
+            "your numbers are all even: the odd one between 2i and 2i + 2 is 2i + 1",
+        ),
+        Wrong(
+            lambda C, gamma, b: 2 * int(t_of(C, gamma, b)) + 1,
+            "the half is missing: t/2 is truncated, not t, see (9.7)",
         ),
     ),
 )
@@ -384,6 +478,46 @@ GRADIENT = Exercise(
                 .clone()
             ),
             "all your numbers are the same, and they are means: shift by t, and sum",
+        ),
+        Wrong(
+            lambda g, z, k: torch.stack(
+                [
+                    (g[:, k // 2 : z.shape[1] - k // 2] * z[:, i : i + z.shape[1] - k + 1]).sum()
+                    for i in range(k)
+                ]
+            ),
+            "you leave out the channels near the ends; they have gates too, with zeros for what lies beyond",
+        ),
+        Wrong(
+            lambda g, z, k: torch.stack(
+                [
+                    (g * F.pad(z, (k // 2, k // 2), mode="replicate")[:, i : i + z.shape[1]]).sum()
+                    for i in range(k)
+                ]
+            ),
+            "you repeat the end channels beyond the ends; there are zeros",
+        ),
+        Wrong(
+            lambda g, z, k: torch.stack(
+                [(g * F.pad(z, (k - 1, 0))[:, i : i + z.shape[1]]).sum() for i in range(k)]
+            ),
+            "all your zeros stand in front, so the shifts run from -(k-1) to 0; half of them belong behind",
+        ),
+        Wrong(
+            lambda g, z, k: kernel_gradient(g, z, k).sum(),
+            "you have added up the k numbers too; each weight has a gradient of its own",
+        ),
+        Wrong(
+            lambda g, z, k: torch.stack([(g.T @ z).diagonal(t).sum() for t in range(-(k // 2), k // 2)]),
+            "w_R is missing: a range stops before its end, and there are k shifts, from -R to R",
+        ),
+        Wrong(
+            lambda g, z, k: kernel_gradient(g * z.sigmoid() * (1 - z.sigmoid()), z, k),
+            "a slope of the sigmoid has got in; grad_v has come through the sigmoid already",
+        ),
+        Wrong(
+            lambda g, z, k: kernel_gradient(g, g, k),
+            "you multiply grad_v with itself, shifted; its partner is z",
         ),
     ),
 )
@@ -522,6 +656,25 @@ MEND = Exercise(
             lambda x, w: x * torch.sigmoid(x.mean((2, 3)))[:, :, None, None],
             "the convolution is gone: your gate is the sigmoid of the mean itself",
         ),
+        Wrong(
+            lambda x, w: x * gate_of(x, w).sigmoid()[:, :, None, None],
+            "the sigmoid is taken twice, so all your gates lie above one half; once is enough",
+        ),
+        Wrong(
+            lambda x, w: (
+                x * F.conv1d(x.mean((2, 3))[:, None], w[None, None]).sigmoid().transpose(1, 2)[..., None]
+            ),
+            "the padding has got lost, so there are fewer gates than channels; (k - 1)/2 zeros belong at each end",
+        ),
+        Wrong(
+            lambda x, w: (
+                x
+                * F.conv1d(x.mean((2, 3))[:, None], w[None, None], padding=len(w) - 1)
+                .sigmoid()
+                .transpose(1, 2)[..., None]
+            ),
+            "you pad k - 1 zeros at each end, so there are more gates than channels; (k - 1)/2 are enough",
+        ),
     ),
 )
 
@@ -637,6 +790,38 @@ SEEN = Exercise(
         Wrong(
             lambda c, C, ks: c - max(0, c - sum(k // 2 for k in ks)) + 1,
             "you count to the left only; a window reaches to both sides",
+        ),
+        Wrong(
+            lambda c, C, ks: min(C, c + sum(k // 2 for k in ks)) - max(0, c - sum(k // 2 for k in ks)),
+            "a range stops before its end: the channel c + reach is seen too, so the range ends at c + reach + 1",
+        ),
+        Wrong(
+            lambda c, C, ks: (
+                min(C - 1, c + sum(k // 2 for k in ks)) - max(1, c - sum(k // 2 for k in ks)) + 1
+            ),
+            "channels are numbered from 0, so the first that can be seen is 0, not 1",
+        ),
+        Wrong(
+            lambda c, C, ks: 2 * min(sum(k // 2 for k in ks), c, C - 1 - c) + 1,
+            "a window that is cut off at one end still reaches as far as before at the other; cut each side on its own",
+        ),
+        Wrong(
+            lambda c, C, ks: min(C - 1, c + sum(k // 2 for k in ks)) - (c - sum(k // 2 for k in ks)) + 1,
+            "you mind the right end only; at the left there is nothing below channel 0",
+        ),
+        Wrong(
+            lambda c, C, ks: c + sum(k // 2 for k in ks) - max(0, c - sum(k // 2 for k in ks)) + 1,
+            "you mind the left end only; at the right there is nothing above channel C - 1",
+        ),
+        Wrong(
+            lambda c, C, ks: list(
+                range(max(0, c - sum(k // 2 for k in ks)), min(C, c + sum(k // 2 for k in ks) + 1))
+            ),
+            "these are the right channels; the exercise asks how many they are",
+        ),
+        Wrong(
+            lambda c, C, ks: (max(0, c - sum(k // 2 for k in ks)), min(C - 1, c + sum(k // 2 for k in ks))),
+            "these are the first and the last channel; count from one to the other, both included",
         ),
     ),
 )
