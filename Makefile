@@ -44,6 +44,9 @@ lab: setup  ## open the course in JupyterLab, at your own copy of the notebooks
 PROGRESS := $(abspath $(VENV))/progress
 test notebooks matrix bench: export OMP_NUM_THREADS := 1
 test notebooks matrix bench: export ATTNLIB_PROGRESS := $(PROGRESS)
+# a waiting thread should sleep: one that spins starves the others on a busy machine
+test notebooks matrix bench: export OMP_WAIT_POLICY := PASSIVE
+test notebooks matrix bench: export GOMP_SPINCOUNT := 0
 
 no-progress:
 	@rm -rf "$(PROGRESS)"

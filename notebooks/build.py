@@ -1,6 +1,7 @@
 """Build notebooks/*.ipynb, with outputs, from the text sources notebooks/src/*.py (jupytext py:percent).
 
-    python notebooks/build.py build [--force] [NAME ...]   execute what changed and write it
+    python notebooks/build.py build [--force] [NAME ...]   execute what changed and write it;
+                                                          where only prose did, outputs are kept
     python notebooks/build.py check                        say what is stale or unfit to store; runs nothing
 
 A notebook is a product: the source decides its cells, their ids and their tags. A notebook whose cells a
@@ -112,10 +113,29 @@ def execute(notebook: NotebookNode) -> None:
     ).execute()
 
 
-def build(source: Path) -> Path:
-    """Execute a source and write its notebook."""
+def take_outputs(notebook: NotebookNode, path: Path) -> bool:
+    """Give the cells the outputs stored in ``path`` if its code cells are the same; False if they are not.
+
+    So an edit of the prose runs nothing.
+    """
+    if not path.exists():
+        return False
+    stored = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    cells = [c for c in notebook.cells if c.cell_type == "code"]
+    if [(c.source, c.metadata.get("tags")) for c in cells] != [
+        (c.source, c.metadata.get("tags")) for c in stored
+    ]:
+        return False
+    for cell, old in zip(cells, stored, strict=True):
+        cell.outputs, cell.execution_count = old.outputs, old.execution_count
+    return True
+
+
+def build(source: Path, *, force: bool = False) -> Path:
+    """Execute a source and write its notebook; with ``force`` also where only its prose has changed."""
     notebook = read_source(source)
-    execute(notebook)
+    if force or not take_outputs(notebook, NOTEBOOKS / f"{source.stem}.ipynb"):
+        execute(notebook)
     set_metadata(notebook)  # execution adds the kernel's version, and the widgets' state
     for cell in notebook.cells:
         if "nbval-ignore-output" in cell.metadata.get("tags", []):
@@ -186,7 +206,7 @@ def run_build(sources: list[Path], *, force: bool, jobs: int) -> list[str]:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as progress, concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         os.environ["ATTNLIB_PROGRESS"] = progress  # stored outputs must not depend on who built them
-        building = {pool.submit(build, s): s for s in todo if s not in refused}
+        building = {pool.submit(build, s, force=force): s for s in todo if s not in refused}
         for future in concurrent.futures.as_completed(building):
             if error := future.exception():
                 failures.append(f"{building[future].name}: {error}")
@@ -199,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=["build", "check"])
     parser.add_argument("names", nargs="*", help="notebooks to build, such as 08_squeeze_and_excitation")
-    parser.add_argument("--force", action="store_true", help="build also what is up to date")
+    parser.add_argument("--force", action="store_true", help="execute also what is up to date")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="notebooks to run at a time")
     options = parser.parse_intermixed_args(arguments)
     everything = sorted(SOURCES.glob("*.py"))

@@ -320,6 +320,42 @@ def test_a_widget_may_be_shown_only_where_outputs_are_not_compared(build, capsys
     assert capsys.readouterr().out == "built a.ipynb\n" + found
 
 
+def test_where_only_prose_changed_the_outputs_are_kept(build, monkeypatch):
+    write_stored(build)
+    source(build).write_text(SOURCE.replace("# # A title", "# # Another title"), encoding="utf-8")
+    monkeypatch.setattr(build, "execute", lambda notebook: pytest.fail("a cell was run"))
+    assert build.run_build([source(build)], force=False, jobs=1) == []
+    built = nbformat.read(build.NOTEBOOKS / "a.ipynb", as_version=4)
+    assert built.cells[0].source == "# Another title"
+    assert [c.outputs[0].text for c in built.cells if c.cell_type == "code"] == ["0\n", "1\n"]
+    assert build.problems(source(build)) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("print(2)", "print(3)"),
+        lambda text: text.replace('"exercise"', '"exercise", "slow"'),
+        lambda text: text + "\n# %%\nprint(4)\n",
+    ],
+)
+def test_where_code_changed_all_is_run_again(build, monkeypatch, change):
+    write_stored(build)
+    source(build).write_text(change(SOURCE), encoding="utf-8")
+    ran = []
+    monkeypatch.setattr(build, "execute", ran.append)
+    build.build(source(build))
+    assert len(ran) == 1
+
+
+def test_force_runs_what_is_up_to_date(build, monkeypatch):
+    write_stored(build)
+    ran = []
+    monkeypatch.setattr(build, "execute", ran.append)
+    build.run_build([source(build)], force=True, jobs=1)
+    assert len(ran) == 1
+
+
 def test_a_built_notebook_is_current_and_the_same_when_built_again(build):
     source(build).write_text(RUNS, encoding="utf-8")
     assert build.main(["build"]) == 0

@@ -199,21 +199,21 @@ show(draw_progress().figure, alt="Bars by notebook: exercises passed, and those 
 # | [00_toolbox](00_toolbox.ipynb) | softmax, gradients, variance, convolution, BatchNorm, residuals, GRU | – | as needed, up to 2¾ |
 # | **Part I, sequences** | | | |
 # | 01_what_is_attention | soft look-up; scores and normalisers | 00_toolbox | 1 / 2½ |
-# | [02_self_attention](02_self_attention.ipynb) | queries, keys, values; why $1/\sqrt d$; the backward pass | 00_toolbox (01, once it is open) | 1⅓ / 3¼ |
-# | 03_multi_head_and_positions | heads; sinusoids; relative positions | 02 | 1 / 2 |
+# | [02_self_attention](02_self_attention.ipynb) | queries, keys, values; why $1/\sqrt d$; the backward pass | 00_toolbox (01, once it is open) | 1½ / 3½ |
+# | [03_multi_head_and_positions](03_multi_head_and_positions.ipynb) | heads; sinusoids; relative positions | 02 | 1½ / 3¼ |
 # | 04_recurrent_attention | encoder-decoder; additive attention; Luong's scores | 01 | 1 / 2½ |
 # | 05_transformer | encoder, decoder, decoding with a cache | 03 | 1 / 3 |
-# | 06_moving_averages | moving averages as attention; cosine windows | 01 | 1 / 2 |
+# | [06_moving_averages](06_moving_averages.ipynb) | moving averages as attention; cosine windows | 01 | 1¼ / 2⅔ |
 # | **Part II, feature maps** | | | |
-# | [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb) | descriptor, score, gate, rescale; auditing a module | 02 | 1 / 2 |
-# | [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb) | a gate for each channel; reduction | 00_toolbox (07, once it is open) | 1⅓ / 3 |
-# | [09_efficient_channel_attention](09_efficient_channel_attention.ipynb) | the kernel-size formula | 08 | 1½ / 3 |
-# | [10_spatial_attention](10_spatial_attention.ipynb) | a gate for each place; Darknet's layers | 07 | 1 / 2 |
+# | [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb) | descriptor, score, gate, rescale; auditing a module | 02 | 1¼ / 2¾ |
+# | [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb) | a gate for each channel; reduction | 00_toolbox (07 helps) | 1⅓ / 3 |
+# | [09_efficient_channel_attention](09_efficient_channel_attention.ipynb) | the kernel-size formula | 08 | 2 / 3½ |
+# | [10_spatial_attention](10_spatial_attention.ipynb) | a gate for each place; Darknet's layers | 07 | 1⅓ / 3¼ |
 # | [11_cbam](11_cbam.ipynb) | channel and spatial gates in turn; BAM | 08, 10 | 1½ / 3⅓ |
 # | [12_normalization_attention](12_normalization_attention.ipynb) | BatchNorm's scale as importance | 08 | 1½ / 3¾ |
-# | 13_global_attention | GAM and its true price | 11 | 1 / 2 |
-# | [14_non_local](14_non_local.ipynb) | pairs of pixels; expectation-maximisation attention | 02, 07 | 1 / 2½ |
-# | 15_efficient_multi_scale | groups, two branches, a softmax that never sees the input | 10 | 1 / 2 |
+# | [13_global_attention](13_global_attention.ipynb) | GAM and its true price | 11 | 1½ / 3 |
+# | [14_non_local](14_non_local.ipynb) | pairs of pixels; expectation-maximisation attention | 02, 07 | 1⅓ / 3⅓ |
+# | [15_efficient_multi_scale](15_efficient_multi_scale.ipynb) | groups, two branches, a softmax that never sees the input | 10 | 1 / 2 |
 # | 16_hrnet | parallel resolutions; weight averages | 15 | 1 / 2½ |
 # | **Part III, judgement** | | | |
 # | 17_face_off | the measured comparison | 08 to 16 | 1 / 2 |

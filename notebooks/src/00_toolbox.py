@@ -17,10 +17,10 @@
 # | page | minutes | first used in |
 # |---|---|---|
 # | [1. Softmax and its Jacobian](#1.-Softmax-and-its-Jacobian) | 20 | `01_what_is_attention` |
-# | [2. Vector-Jacobian products](#2.-Vector-Jacobian-products) | 20 | `02_self_attention` |
-# | [3. Variance rules](#3.-Variance-rules) | 20 | `02_self_attention` |
-# | [4. Convolution and counting its MACs](#4.-Convolution-and-counting-its-MACs) | 25 | `07_attention_on_feature_maps` |
-# | [5. BatchNorm](#5.-BatchNorm-in-train-and-eval,-and-its-backward-pass) | 35 | `08_squeeze_and_excitation` |
+# | [2. Vector-Jacobian products](#2.-Vector-Jacobian-products) | 20 | [02_self_attention](02_self_attention.ipynb) |
+# | [3. Variance rules](#3.-Variance-rules) | 20 | [02_self_attention](02_self_attention.ipynb) |
+# | [4. Convolution and counting its MACs](#4.-Convolution-and-counting-its-MACs) | 25 | [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb) |
+# | [5. BatchNorm](#5.-BatchNorm-in-train-and-eval,-and-its-backward-pass) | 35 | [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb) |
 # | [6. The residual block](#6.-The-residual-block) | 20 | `05_transformer` |
 # | [7. One GRU step](#7.-One-GRU-step) | 25 | `04_recurrent_attention` |
 #
@@ -39,7 +39,7 @@
 # Some letters change their meaning from page to page, as they do in the literature. $\sigma(t)$, with an argument, is
 # the logistic sigmoid $1/(1+e^{-t})$; $\sigma$ alone is a standard deviation and $\sigma^2$ a variance. $s$ is a score on
 # page 1, a stride on page 4 and a gate on page 6 and in Part II; in Part I it is also a decoder's state. $r$ and $z$ are
-# gates on page 7; in `08_squeeze_and_excitation`, $r$ is a reduction and $z$ a mean. $p$ is a probability on page 1 and a
+# gates on page 7; in [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb), $r$ is a reduction and $z$ a mean. $p$ is a probability on page 1 and a
 # padding on page 4; $G$ stacks gradients on page 2 and counts groups on page 4; $F$ is a branch on page 6, and `F` in
 # the code PyTorch's functions. $n$ and $m$ mostly count; but $m$ is also a largest weight (page 1) and a momentum (page 5), and $n$
 # a candidate (page 7). $a$ is whatever its page says.
@@ -68,7 +68,7 @@ from attnlib.lab.plots import heatmap, pictures
 # ## 1. Softmax and its Jacobian
 #
 # **What it is for.** Attention turns scores into weights with a softmax. How a change of one score moves all the
-# weights decides what attention can learn, and why `02_self_attention` divides its scores by a square root.
+# weights decides what attention can learn, and why [02_self_attention](02_self_attention.ipynb) divides its scores by a square root.
 # About 20 minutes.
 #
 # ### Self-test 1
@@ -228,7 +228,7 @@ show(fig, alt="Three softmax Jacobians for scores multiplied by 0.5, 2 and 8. Th
 # %% [markdown]
 # ## 2. Vector-Jacobian products
 #
-# **What it is for.** Every backward pass in this course (`02_self_attention`, `08_squeeze_and_excitation`, and a piece in
+# **What it is for.** Every backward pass in this course ([02_self_attention](02_self_attention.ipynb), [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb), and a piece in
 # each notebook after them) is made of the few rules on this page. About 20 minutes.
 #
 # ### Self-test 2
@@ -372,7 +372,7 @@ table
 # ## 3. Variance rules
 #
 # **What it is for.** How large will the numbers be, before anything is trained? The answer gives the $1/\sqrt{d}$ of
-# `02_self_attention`, the first weights of every layer, the growth along a residual stream, and the error bars of
+# [02_self_attention](02_self_attention.ipynb), the first weights of every layer, the growth along a residual stream, and the error bars of
 # `17_face_off`. About 20 minutes.
 #
 # ### Self-test 3
@@ -534,8 +534,8 @@ assert abs(means.var() / (0.95 * 0.05 / 510) - 1) < 0.1  # (3.6)
 # %% [markdown]
 # ## 4. Convolution and counting its MACs
 #
-# **What it is for.** All of Part II lives on feature maps that convolutions make, and the gates of `10_spatial_attention`
-# and `13_global_attention` are convolutions themselves. What a mechanism costs is counted here. About 25 minutes.
+# **What it is for.** All of Part II lives on feature maps that convolutions make, and the gates of [10_spatial_attention](10_spatial_attention.ipynb)
+# and [13_global_attention](13_global_attention.ipynb) are convolutions themselves. What a mechanism costs is counted here. About 25 minutes.
 #
 # ### Self-test 4
 #
@@ -709,8 +709,8 @@ assert R == 13 and (reached != 0).any(2).sum() == (reached != 0).any(3).sum() ==
 # %% [markdown]
 # ## 5. BatchNorm in train and eval, and its backward pass
 #
-# **What it is for.** Batch normalisation stands behind nearly every convolution of Part II. `12_normalization_attention`
-# makes an attention of its $\gamma$; `10_spatial_attention` and `11_cbam` put it into their gates; and a network
+# **What it is for.** Batch normalisation stands behind nearly every convolution of Part II. [12_normalization_attention](12_normalization_attention.ipynb)
+# makes an attention of its $\gamma$; [10_spatial_attention](10_spatial_attention.ipynb) and [11_cbam](11_cbam.ipynb) put it into their gates; and a network
 # that is tested in the wrong mode gives wrong answers without any error. About 35 minutes.
 #
 # ### Self-test 5
@@ -1087,7 +1087,7 @@ show(ax.figure, alt="Gradient over twenty blocks, logarithmic. The residual's gr
 # ## 7. One GRU step
 #
 # **What it is for.** The encoder and decoder of `04_recurrent_attention` are gated recurrent units. Their update gate is also
-# the first learnt gate of this course, and the bridge to the moving averages of `06_moving_averages`. About 25 minutes.
+# the first learnt gate of this course, and the bridge to the moving averages of [06_moving_averages](06_moving_averages.ipynb). About 25 minutes.
 #
 # ### Self-test 7
 #

@@ -358,7 +358,7 @@ assert (ours[2] == 0).all() and of_ours.isfinite().all()
 # $$\mathrm{attention}(\Pi X) = \Pi\, \mathrm{attention}(X) \tag{2.7}$$
 #
 # This is called **permutation equivariance**: reordered tokens give reordered outputs, and nothing else changes. It also
-# says what self-attention cannot do: tell "dog bites man" from "man bites dog". (`03_multi_head_and_positions` mends that.)
+# says what self-attention cannot do: tell "dog bites man" from "man bites dog". ([03_multi_head_and_positions](03_multi_head_and_positions.ipynb) mends that.)
 # A causal mask breaks (2.7), since it speaks of places.
 
 # %%
@@ -1302,6 +1302,5 @@ def scale_gradient(grad_S, q, k):
 # Cho, Bengio, arXiv 1409.0473 (additive score); Milakov, Gimelshein, arXiv 1805.02867; Rabe, Staats, arXiv 2112.05682; Dao
 # and others, arXiv 2205.14135.
 #
-# **Back:** `01_what_is_attention` (not built yet), [00_toolbox](00_toolbox.ipynb) · **Next:** `03_multi_head_and_positions`
-# (not built yet), which gives attention several heads and a sense of order. The map of the course is in
-# [00_start_here](00_start_here.ipynb).
+# **Back:** `01_what_is_attention` (not built yet), [00_toolbox](00_toolbox.ipynb) · **Next:** [03_multi_head_and_positions](03_multi_head_and_positions.ipynb),
+# which gives attention several heads and a sense of order. The map of the course is in [00_start_here](00_start_here.ipynb).

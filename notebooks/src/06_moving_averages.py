@@ -39,7 +39,7 @@
 #
 # Three warnings. Many texts write $\alpha$ for $1 - d$, the weight of the newest value, and some programs call that
 # *momentum*: part 7 sorts them. In notebook 02, $d$ was the width of a query. And "EMA" has four meanings in this field:
-# here it is the moving average; what else it may stand for is sorted out in `15_efficient_multi_scale`.
+# here it is the moving average; what else it may stand for is sorted out in [15_efficient_multi_scale](15_efficient_multi_scale.ipynb).
 
 # %%
 import matplotlib.pyplot as plt

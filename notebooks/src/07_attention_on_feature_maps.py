@@ -1101,7 +1101,7 @@ for name, table in on.items():
 # difference at all, one in twenty passes that limit by chance. The own-channel gate has one seed at 0.76; spread is
 # part of the result.
 #
-# This game was made for channels. Notebook `10_spatial_attention` has the one that is made for places. **Which axis
+# This game was made for channels. Notebook [10_spatial_attention](10_spatial_attention.ipynb) has the one that is made for places. **Which axis
 # pays depends on the task, and no row of the table is best.** On real images all of them are measured against each
 # other in `17_face_off`.
 
@@ -1403,6 +1403,6 @@ assert (pattern.places[in_a_row] > 0).all() and (pattern.places[~in_a_row] == 0)
 # pooling); Wang, Girshick, Gupta, He, arXiv 1711.07971 (pairs of places); Hou, Zhou, Feng, arXiv 2103.02907 (gates for
 # rows and columns). The table, the signature and the audit are this course's own way to put them side by side.
 #
-# **Back:** `06_moving_averages` (not built yet), [02_self_attention](02_self_attention.ipynb) · **Next:**
+# **Back:** [06_moving_averages](06_moving_averages.ipynb), [02_self_attention](02_self_attention.ipynb) · **Next:**
 # [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb), which gives the channel gate a score that hears all
 # channels. The map of the course is in [00_start_here](00_start_here.ipynb).

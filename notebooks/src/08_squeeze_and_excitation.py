@@ -1113,5 +1113,5 @@ def hard_gate_backward(grad_y, x, v):
 # network definitions (biases); Howard et al., *Searching for MobileNetV3*, arXiv 1905.02244 (hard sigmoid); Wang et
 # al., *ECA-Net*, arXiv 1910.03151 (the table with 26.77 M).
 #
-# **Back:** [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb), [00_toolbox](00_toolbox.ipynb) · **Next:** `09_efficient_channel_attention`, which asks whether the two
+# **Back:** [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb), [00_toolbox](00_toolbox.ipynb) · **Next:** [09_efficient_channel_attention](09_efficient_channel_attention.ipynb), which asks whether the two
 # layers are needed at all. The map of the course is in [00_start_here](00_start_here.ipynb).

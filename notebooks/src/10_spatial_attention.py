@@ -1298,7 +1298,7 @@ def mended(x, K):
 # %% [markdown]
 # What did the recipe compute? Global pooling leaves two numbers for each *channel* and no place. Stacked and
 # convolved, they give one gate for each channel, which looks at neighbouring channels: without knowing it, the recipe
-# has built a cousin of ECA (notebook `09_efficient_channel_attention`). All places get the same gate.
+# has built a cousin of ECA (notebook [09_efficient_channel_attention](09_efficient_channel_attention.ipynb)). All places get the same gate.
 #
 # ### Take away one ingredient
 #
@@ -1547,5 +1547,5 @@ def pointwise_backward(grad_y, x, W, b):
 # their gradients, norm); Zhang, Lin, Brandt, Shen, Sclaroff, *Top-down neural attention by excitation backprop*,
 # arXiv 1608.00507 (the pointing game); Wang et al., *Score-CAM*, arXiv 1910.01279 (the energy in the box).
 #
-# **Back:** `09_efficient_channel_attention` · **Next:** `11_cbam`, which puts a gate over channels in front of this
+# **Back:** [09_efficient_channel_attention](09_efficient_channel_attention.ipynb) · **Next:** [11_cbam](11_cbam.ipynb), which puts a gate over channels in front of this
 # one. The map of the course is in [00_start_here](00_start_here.ipynb).

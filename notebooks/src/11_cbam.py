@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 11 · CBAM, and BAM beside it
 #
-# **The question.** One gate can say which *channels* count (notebook 08), another which *places* (notebook `10_spatial_attention`).
+# **The question.** One gate can say which *channels* count (notebook 08), another which *places* (notebook [10_spatial_attention](10_spatial_attention.ipynb)).
 # How do we put the two together, and does it matter in which order they come?
 #
 # **The answer in one sentence.** CBAM pools each channel twice, by its mean and by its maximum, sends both vectors through
@@ -19,7 +19,7 @@
 # used here and not derived again. Of the toolbox:
 # [convolution and its cost](00_toolbox.ipynb#4.-Convolution-and-counting-its-MACs),
 # [batch normalisation](00_toolbox.ipynb#5.-BatchNorm-in-train-and-eval,-and-its-backward-pass) and
-# [where to put a gate](00_toolbox.ipynb#Where-to-put-a-gate). Notebook `10_spatial_attention` derives the gate over places; what
+# [where to put a gate](00_toolbox.ipynb#Where-to-put-a-gate). Notebook [10_spatial_attention](10_spatial_attention.ipynb) derives the gate over places; what
 # we need of it is stated here. The course's map is in [00_start_here](00_start_here.ipynb).
 
 # %% [markdown]
@@ -131,7 +131,7 @@ assert not any(same("both", i, j) for i, j in [(0, 1), (0, 2), (1, 2)])
 # crowd. A gate that hears both can tell all three apart. That is the first idea of CBAM.
 #
 # The second blind spot stays. A channel gate is one number for all places, so it turns up the target and the clutter around it
-# together. For that there is the gate over places of notebook `10_spatial_attention`, one number for all channels. CBAM puts
+# together. For that there is the gate over places of notebook [10_spatial_attention](10_spatial_attention.ipynb), one number for all channels. CBAM puts
 # the two one behind the other. Three questions follow, and this notebook answers them: how exactly are mean and maximum brought
 # together; what does it mean that one gate stands *behind* the other; and does any of this help?
 
@@ -296,7 +296,7 @@ assert torch.allclose(channel_gate(maps, R_1, R_2), torch.stack(one_by_one).sigm
 assert torch.allclose(channel_gate(x, W_1, W_2), M_c)
 
 # %% [markdown]
-# The gate over places is three lines, which we state (notebook `10_spatial_attention` has it as an exercise).
+# The gate over places is three lines, which we state (notebook [10_spatial_attention](10_spatial_attention.ipynb) has it as an exercise).
 
 # %%
 def spatial_gate(x, kernel):
@@ -502,7 +502,7 @@ tie = torch.tensor([2.0, 2.0, 1.0], requires_grad=True)
 assert torch.autograd.grad(tie.amax(), tie)[0].tolist() == [0.5, 0.5, 0]
 
 # %% [markdown]
-# **The gate over places** (derived in notebook `10_spatial_attention`). It is the second one, so it is given $x'$ and the gradient
+# **The gate over places** (derived in notebook [10_spatial_attention](10_spatial_attention.ipynb)). It is the second one, so it is given $x'$ and the gradient
 # $g = \partial L/\partial y$. The same gate serves all channels, so their gradients add up; then come the sigmoid's slope, the
 # convolution backwards (written $K^\top$: each gate hands its gradient back over its window), and the two pools over channels:
 #
@@ -608,7 +608,7 @@ assert not torch.equal(kernels[1], kernels[2])  # the second does not
 # ## 6 · What it attends to · *Core*
 #
 # Which numbers of the map does a gate listen to? The **signature** draws that as two matrices (the course's function for it is
-# introduced in `07_attention_on_feature_maps`): row $c$, column $k$ of the first is how strongly the gate of channel $c$ reacts to channel
+# introduced in [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb)): row $c$, column $k$ of the first is how strongly the gate of channel $c$ reacts to channel
 # $k$; row $p$, column $q$ of the second is how strongly the gate at place $p$ reacts to place $q$. Bright is strong, dark is
 # nothing.
 #
@@ -1021,7 +1021,7 @@ for name in order[1:]:
 # And the second pool? *On the cards* either pool alone solves the game with every seed, and the channel gate that has both with
 # eight (no difference, by the rule). The square is as easy to hear in a mean as in a maximum. Part 2 shows what two pools *can*
 # tell apart; it does not follow that a task needs it. Neither of our tasks needs a gate over places; notebook
-# `10_spatial_attention` has one that should. Real images come in notebook `17_face_off`.
+# [10_spatial_attention](10_spatial_attention.ipynb) has one that should. Real images come in notebook `17_face_off`.
 
 # %% [markdown]
 # ## 10 · Where it breaks · *Depth*
@@ -1421,5 +1421,5 @@ def gates_backward(g, x, s, p):
 # (BAM); the authors' released code for both (biases, batch norm with $\gamma = 0$, BAM's product); timm and
 # External-Attention-pytorch (the differences in part 7).
 #
-# **Back:** `10_spatial_attention` · **Next:** `12_normalization_attention`, a gate that is read off a batch norm. The
+# **Back:** [10_spatial_attention](10_spatial_attention.ipynb) · **Next:** [12_normalization_attention](12_normalization_attention.ipynb), a gate that is read off a batch norm. The
 # map of the course is in [00_start_here](00_start_here.ipynb).

@@ -1487,5 +1487,5 @@ assert torch.allclose(again[0], wanted[0]) and torch.allclose(again[1], wanted[1
 # Multi-Scale Attention Module with Cross-Spatial Learning*, arXiv 2305.13563 (the table with 23.71 M).
 #
 # **Back:** [11_cbam](11_cbam.ipynb), [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb) · **Next:**
-# `13_global_attention` (not built yet), which goes the other way: every channel and every place talk to each other,
+# [13_global_attention](13_global_attention.ipynb), which goes the other way: every channel and every place talk to each other,
 # at a price. The map of the course is in [00_start_here](00_start_here.ipynb).

@@ -19,7 +19,7 @@
 #
 # **Prerequisites.** The toolbox pages on [softmax and its Jacobian](00_toolbox.ipynb#1.-Softmax-and-its-Jacobian),
 # [convolution and its cost](00_toolbox.ipynb#4.-Convolution-and-counting-its-MACs) and [batch
-# normalisation](00_toolbox.ipynb#5.-BatchNorm-in-train-and-eval,-and-its-backward-pass). Notebook `02_self_attention`
+# normalisation](00_toolbox.ipynb#5.-BatchNorm-in-train-and-eval,-and-its-backward-pass). Notebook [02_self_attention](02_self_attention.ipynb)
 # derives dot-product attention, and we build on it. The cards and the small network are those of
 # [08](08_squeeze_and_excitation.ipynb). The course's map is in [00_start_here](00_start_here.ipynb).
 
@@ -768,7 +768,7 @@ assert embedded["with_one_map"].max() < stored.query("variant == 'plain'")["accu
 # %% [markdown]
 # ### The signature
 #
-# Notebook `07_attention_on_feature_maps` draws for each mechanism which *channels* and which *places* an output
+# Notebook [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb) draws for each mechanism which *channels* and which *places* an output
 # listens to: root mean squares of the Jacobian, bright for strong. **Predict** the two pictures of a non-local block,
 # before you look; and those of a bare weighted average, without $g$ and $W_z$, whose weights are held still.
 
@@ -1440,7 +1440,7 @@ assert stored["norm_variance"].max() < 0.01
 #
 # **NAM-2** "NAM is a non-local attention mechanism: it takes the similarity of all pixels by their Euclidean
 # distance, and the weighted sum becomes the new feature map." **Misnamed, and broken as told.** NAM is the
-# normalisation-based module of `12_normalization_attention`, which compares no two pixels at all. What is described
+# normalisation-based module of [12_normalization_attention](12_normalization_attention.ipynb), which compares no two pixels at all. What is described
 # is a non-local block without four of its parts.
 #
 # *First*, the distance itself is no similarity: (14.20), a pixel gives itself 0 and favours the farthest. *Second*,
@@ -1555,5 +1555,5 @@ def bilateral(x, sigma):
 # one matrix by another of lower rank*, Psychometrika 1936; Tomasi and Manduchi, *Bilateral filtering for gray and
 # color images*, ICCV 1998.
 #
-# **Back:** `13_global_attention` · **Next:** `15_efficient_multi_scale`, which multiplies places with channels in
+# **Back:** [13_global_attention](13_global_attention.ipynb) · **Next:** [15_efficient_multi_scale](15_efficient_multi_scale.ipynb), which multiplies places with channels in
 # small groups. The map of the course is in [00_start_here](00_start_here.ipynb).
