@@ -192,6 +192,17 @@ def test_terms():
     assert keys == sorted(keys)
 
 
+def test_the_readme_of_the_data_names_every_file_of_stored_runs_and_the_script_that_makes_it():
+    readme = (DATA / "README.md").read_text(encoding="utf-8")
+    stored = sorted(path.name for path in (DATA / "results").glob("*.csv"))
+    assert len(stored) >= 20
+    assert [name for name in stored if f"`{name}`" not in readme] == []
+    named = re.findall(r"`(\w+\.csv)`(?=[^\n]*\|[^\n]*\|[^\n]*\|)", readme)
+    assert [name for name in named if re.match(r"\d\d_", name) and name not in stored] == []
+    for script in re.findall(r"`python (notebooks/runs/\w+\.py)`", readme):
+        assert (DATA.parent / script).exists(), script
+
+
 def test_stored_runs_load_with_their_settings():
     runs = load_results("08_cards")
     assert {"variant", "seed", "accuracy", "epochs", "learning_rate", "torch"} <= set(runs.columns)

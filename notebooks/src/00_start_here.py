@@ -201,8 +201,8 @@ show(draw_progress().figure, alt="Bars by notebook: exercises passed, and those 
 # | 01_what_is_attention | soft look-up; scores and normalisers | 00_toolbox | 1 / 2½ |
 # | [02_self_attention](02_self_attention.ipynb) | queries, keys, values; why $1/\sqrt d$; the backward pass | 00_toolbox (01, once it is open) | 1½ / 3½ |
 # | [03_multi_head_and_positions](03_multi_head_and_positions.ipynb) | heads; sinusoids; relative positions | 02 | 1½ / 3¼ |
-# | 04_recurrent_attention | encoder-decoder; additive attention; Luong's scores | 01 | 1 / 2½ |
-# | 05_transformer | encoder, decoder, decoding with a cache | 03 | 1 / 3 |
+# | [04_recurrent_attention](04_recurrent_attention.ipynb) | encoder-decoder; additive attention; Luong's scores | 01 | 1½ / 3⅓ |
+# | [05_transformer](05_transformer.ipynb) | encoder, decoder, decoding with a cache | 03 | 1½ / 3½ |
 # | [06_moving_averages](06_moving_averages.ipynb) | moving averages as attention; cosine windows | 01 | 1¼ / 2⅔ |
 # | **Part II, feature maps** | | | |
 # | [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb) | descriptor, score, gate, rescale; auditing a module | 02 | 1¼ / 2¾ |
@@ -213,8 +213,8 @@ show(draw_progress().figure, alt="Bars by notebook: exercises passed, and those 
 # | [12_normalization_attention](12_normalization_attention.ipynb) | BatchNorm's scale as importance | 08 | 1½ / 3¾ |
 # | [13_global_attention](13_global_attention.ipynb) | GAM and its true price | 11 | 1½ / 3 |
 # | [14_non_local](14_non_local.ipynb) | pairs of pixels; expectation-maximisation attention | 02, 07 | 1⅓ / 3⅓ |
-# | [15_efficient_multi_scale](15_efficient_multi_scale.ipynb) | groups, two branches, a softmax that never sees the input | 10 | 1 / 2 |
-# | 16_hrnet | parallel resolutions; weight averages | 15 | 1 / 2½ |
+# | [15_efficient_multi_scale](15_efficient_multi_scale.ipynb) | groups, two branches, a softmax that never sees the input | 10 | 1⅓ / 3 |
+# | [16_hrnet](16_hrnet.ipynb) | parallel resolutions; weight averages | 15 | 1¼ / 2½ |
 # | **Part III, judgement** | | | |
 # | 17_face_off | the measured comparison | 08 to 16 | 1 / 2 |
 # | 18_claims_on_trial | every claim settled; which mechanism for which job | all | 1 / 2 |

@@ -21,8 +21,8 @@
 # | [3. Variance rules](#3.-Variance-rules) | 20 | [02_self_attention](02_self_attention.ipynb) |
 # | [4. Convolution and counting its MACs](#4.-Convolution-and-counting-its-MACs) | 25 | [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb) |
 # | [5. BatchNorm](#5.-BatchNorm-in-train-and-eval,-and-its-backward-pass) | 35 | [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb) |
-# | [6. The residual block](#6.-The-residual-block) | 20 | `05_transformer` |
-# | [7. One GRU step](#7.-One-GRU-step) | 25 | `04_recurrent_attention` |
+# | [6. The residual block](#6.-The-residual-block) | 20 | [05_transformer](05_transformer.ipynb) |
+# | [7. One GRU step](#7.-One-GRU-step) | 25 | [04_recurrent_attention](04_recurrent_attention.ipynb) |
 #
 # **Prerequisites.** Partial derivatives and matrix products; tensors in PyTorch. Where this notebook stands in the
 # course, and how exercises work, is in [00_start_here](00_start_here.ipynb).
@@ -1086,7 +1086,7 @@ show(ax.figure, alt="Gradient over twenty blocks, logarithmic. The residual's gr
 # %% [markdown]
 # ## 7. One GRU step
 #
-# **What it is for.** The encoder and decoder of `04_recurrent_attention` are gated recurrent units. Their update gate is also
+# **What it is for.** The encoder and decoder of [04_recurrent_attention](04_recurrent_attention.ipynb) are gated recurrent units. Their update gate is also
 # the first learnt gate of this course, and the bridge to the moving averages of [06_moving_averages](06_moving_averages.ipynb). About 25 minutes.
 #
 # ### Self-test 7
@@ -1245,7 +1245,7 @@ assert round(0.99**100, 2) == 0.37 and 0.9**100 < 1e-4
 # %% [markdown]
 # **What to see.** From $z = 0.9$ to $z = 0.99$ the memory becomes ten times as long. The gradient from step 100 back to step 0 is
 # the same number $z^{100}$: 0.37 for $z = 0.99$, and next to nothing for 0.9. So even a gated network needs $z$ very close to 1 to
-# carry something over a long sentence. Attention, in `04_recurrent_attention`, does not carry: it looks back.
+# carry something over a long sentence. Attention, in [04_recurrent_attention](04_recurrent_attention.ipynb), does not carry: it looks back.
 #
 # **In one line.** $h' = (1 - z)\, n + z\, h$: a learnt moving average, with $z$ for the share of the old state and, in PyTorch, $r$
 # behind the linear layer.

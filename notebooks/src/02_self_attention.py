@@ -1087,7 +1087,7 @@ assert itself == 1 and min(own) > 0.95
 
 # %% [markdown]
 # Reading the value off the token itself is right always, so here attention has nothing to win, and only needs training to do
-# no harm. Whether attention helps on real sequences, and against what, is the matter of `05_transformer`.
+# no harm. Whether attention helps on real sequences, and against what, is the matter of [05_transformer](05_transformer.ipynb).
 
 # %% [markdown]
 # ## 10 · Where it breaks · *Depth*

@@ -1298,5 +1298,5 @@ assert error_without(1 - looks_at_first)[0] < 0.02
 # **Sources.** Vaswani and others, arXiv 1706.03762; Shaw, Uszkoreit, Vaswani, arXiv 1803.02155; Raffel and others, arXiv
 # 1910.10683; Gehring and others, arXiv 1705.03122 (learned positions); tensor2tensor's `get_timing_signal_1d` in its ports.
 #
-# **Back:** [02_self_attention](02_self_attention.ipynb) · **Next:** `04_recurrent_attention`, where attention began: inside a
+# **Back:** [02_self_attention](02_self_attention.ipynb) · **Next:** [04_recurrent_attention](04_recurrent_attention.ipynb), where attention began: inside a
 # translator that reads and writes one word after the other. The map of the course is in [00_start_here](00_start_here.ipynb).

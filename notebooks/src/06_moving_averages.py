@@ -650,7 +650,7 @@ assert torch.allclose(norm.running_mean, 0.9 * 0 + 0.1 * batch.mean(0))  # it be
 
 # %% [markdown]
 # **Averages of weights.** The same recursion over a network's *parameters*, step by step of its training, smooths the network
-# and not its input; torch has it as `torch.optim.swa_utils.AveragedModel`. It attends to nothing, and belongs to `16_hrnet`.
+# and not its input; torch has it as `torch.optim.swa_utils.AveragedModel`. It attends to nothing, and belongs to [16_hrnet](16_hrnet.ipynb).
 #
 # ### Mega's damped average
 #
@@ -1143,7 +1143,7 @@ assert all(no_better) and mean_error("noisy walk", "EMA, best d") < 0.85
 assert mean_error("CO2", "by content") < 0.5 and mean_error("CO2", "EMA, best d") == 1
 
 # %% [markdown]
-# EMA-4 and EMA-7, which are about averages of a network's weights, belong to `16_hrnet`.
+# EMA-4 and EMA-7, which are about averages of a network's weights, belong to [16_hrnet](16_hrnet.ipynb).
 #
 # ## 12 · Exercises
 #
@@ -1229,5 +1229,5 @@ assert when.int() == 1964 and round(weeks.item()) == 19 and by_days - by_steps >
 # 2111.09883 (cosine with a learnt temperature); Ma and others, arXiv 2209.10655, and facebookresearch/mega (damped average). Data:
 # Keeling and Whorf (CO2), NOAA (sunspots); see `data/README.md`.
 #
-# **Back:** `05_transformer` · **Next:** [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb), which leaves sequences for
+# **Back:** [05_transformer](05_transformer.ipynb) · **Next:** [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb), which leaves sequences for
 # images. The map of the course is in [00_start_here](00_start_here.ipynb).

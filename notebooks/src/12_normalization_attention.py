@@ -913,7 +913,7 @@ assert [*totals.values()] == [23_705_252, 23_735_460, 23_744_516] and channel ==
 #
 # ### Against ECA, and the clock
 #
-# ECA (`09_efficient_channel_attention`) needs one kernel of $k$ weights for each block; its released ResNet-50 has $k
+# ECA ([09_efficient_channel_attention](09_efficient_channel_attention.ipynb)) needs one kernel of $k$ weights for each block; its released ResNet-50 has $k
 # = 3, 5, 5, 7$ in the four stages. That is $3 \cdot 3 + 4 \cdot 5 + 6 \cdot 5 + 3 \cdot 7 = 80$ parameters, against
 # NAM's 30,208. ECA does multiply-accumulates, NAM by custom none.
 #
