@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+import torch
 from torch import Tensor
 
 
@@ -112,3 +113,22 @@ def check_values(q: Tensor, k: Tensor, v: Tensor) -> None:
                 f"the leading axes of {name} {tuple(x.shape)} and v {tuple(v.shape)} do not fit each other; "
                 f"they should be equal, or of size 1"
             )
+
+
+def check_tokens(name: str, tokens: Tensor, vocabulary: int) -> None:
+    """Raise ValueError unless tokens are (batch, at least one) whole numbers from 0 to vocabulary - 1."""
+    if tokens.ndim != 2 or tokens.shape[1] == 0:
+        raise ValueError(
+            f"expected {name} of shape (batch, tokens) with at least one token, got {tuple(tokens.shape)}"
+        )
+    if tokens.is_floating_point() or tokens.dtype == torch.bool:
+        raise ValueError(f"expected whole numbers as {name}, got {tokens.dtype}")
+    if torch.compiler.is_compiling():  # a check of values would break the graph
+        return
+    unknown = (tokens < 0) | (tokens >= vocabulary)
+    if unknown.any():
+        b, place = unknown.nonzero()[0].tolist()
+        raise ValueError(
+            f"{name}[{b}, {place}] is {tokens[b, place].item()}; with {vocabulary} tokens in the vocabulary "
+            f"expected 0 to {vocabulary - 1}"
+        )

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-BY_HAND = ["terms.csv"]
+BY_HAND = ["claims.csv", "terms.csv"]
 SUFFIXES = {".npy", ".csv"}  # of the files that SHA256SUMS lists
 
 

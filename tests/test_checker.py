@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -197,6 +198,20 @@ def test_a_large_number_may_be_off_by_more():
 def test_single_numbers_may_be_of_any_kind_and_nan_equals_nan():
     assert departure(torch.tensor(2.0), 2, 0.0) is None
     assert departure(float("nan"), float("nan"), 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (lambda C, gamma, b: torch.tensor(find("09.2").reference(C, gamma, b)), True),
+        (lambda C, gamma, b: float(find("09.2").reference(C, gamma, b)), True),
+        (lambda C, gamma, b: find("09.2").reference(C, gamma, b) * (1.0 if C == 300 else 1), True),
+        (lambda C, gamma, b: np.int64(find("09.2").reference(C, gamma, b)), False),
+    ],
+)
+def test_a_kernel_size_must_be_a_whole_number(answer, told):
+    assert diagnose(find("09.2"), answer) == (find("09.2").whole if told else None)
+    assert ("int" in find("09.2").whole) and not find("11.3").whole  # elsewhere 5.0 may stand for 5
 
 
 def test_two_errors_are_the_same_if_type_and_text_agree():

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from attnlib.feature_map import SqueezeExcitation
 from attnlib.lab import cost
 from attnlib.lab.cost import (
+    against_formula,
     closed_form,
     cost_table,
     count_macs,
@@ -209,3 +210,56 @@ def test_time_against_floor_sees_more_work():
 def test_time_against_floor_needs_a_repeat():
     with pytest.raises(ValueError, match=r"^repeats=0 should be a whole number of at least 1$"):
         time_against_floor(nn.ReLU(), torch.rand(2, 3, 5, 4), repeats=0)
+
+
+TWO_LAYERS = nn.Sequential(nn.Conv2d(4, 5, 1, bias=False), nn.Sigmoid(), nn.Conv2d(5, 4, 1))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "macs", "text"),
+    [
+        (44, 600, "parameters: 44 by your formula, 44 counted\nMACs: 600 by your formula, 600 counted"),
+        (
+            20,
+            300,
+            "parameters: 20 by your formula, 44 counted, 24 more; exactly as many as 2 has\n"
+            "MACs: 300 by your formula, 600 counted, 300 more; exactly as many as 0 or 2 has",
+        ),
+        (
+            20,
+            600,
+            "parameters: 20 by your formula, 44 counted, 24 more; exactly as many as 2 has\n"
+            "MACs: 600 by your formula, 600 counted",
+        ),
+        (
+            64,
+            900.0,
+            "parameters: 64 by your formula, 44 counted, 20 fewer; counted: 0 20, 2 24\n"
+            "MACs: 900 by your formula, 600 counted, 300 fewer; counted: 0 300, 2 300",
+        ),
+    ],
+)
+def test_against_formula(parameters, macs, text):
+    found = against_formula(TWO_LAYERS, torch.zeros(2, 4, 5, 3), parameters=parameters, macs=macs)
+    assert str(found) == repr(found) == text
+    assert found.holds == ("more" not in text and "fewer" not in text)
+
+
+def test_against_formula_of_what_is_not_counted():
+    scaled = nn.PReLU(4)
+    assert str(against_formula(scaled, torch.zeros(1, 4, 5, 3), parameters=0, macs=0)).startswith(
+        "parameters: 0 by your formula, 4 counted, 4 more; exactly as many as the module itself has"
+    )
+    found = against_formula(Calls(lambda x: x / 2), torch.zeros(1, 4, 5, 3), parameters=1, macs=1200)
+    assert str(found) == (
+        "parameters: 1 by your formula, 0 counted, 1 fewer; counted: none at all\n"
+        "MACs: 1,200 by your formula, 0 counted, 1,200 fewer; products written with * and sum are not "
+        "counted, layers and @ are"
+    )
+
+
+@pytest.mark.parametrize("wrong", [{"macs": 2.5}, {"parameters": -1}, {"parameters": True}])
+def test_against_formula_errors(wrong):
+    (name, value) = next(iter(wrong.items()))
+    with pytest.raises(ValueError, match=f"^{name}={value!r} should be a whole number of at least 0"):
+        against_formula(TWO_LAYERS, torch.zeros(1, 4, 5, 3), **{"parameters": 44, "macs": 600} | wrong)

@@ -125,7 +125,10 @@ def test_links_within_the_course_resolve(source):
         name, _, anchor = link.partition("#")
         target = NOTEBOOKS / name if name else NOTEBOOKS / f"{source.stem}.ipynb"
         assert target.exists(), f"the link {link} leads nowhere"
-        if anchor:
+        if anchor.startswith("cell-id="):
+            ids = {cell.id for cell in nbformat.read(target, as_version=4).cells}
+            assert anchor.removeprefix("cell-id=") in ids, f"{name} has no cell {anchor}"
+        elif anchor:
             assert anchor.isascii(), f"JupyterLab does not follow {link}: its anchor is not plain ASCII"
             assert anchor in anchors(nbformat.read(target, as_version=4)), f"{name} has no heading {anchor}"
 

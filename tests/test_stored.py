@@ -14,7 +14,7 @@ from attnlib.lab import stored
 from attnlib.lab.data import data_file, load_digits, load_photograph, load_results, load_terms
 
 DATA = Path(__file__).parents[1] / "data"
-DATA_FILES = {"china.npy", "co2.csv", "digits.npy", "sunspots.csv", "terms.csv"}
+DATA_FILES = {"china.npy", "claims.csv", "co2.csv", "digits.npy", "sunspots.csv", "terms.csv"}
 NOTEBOOKS = {
     "00_start_here",
     "00_toolbox",

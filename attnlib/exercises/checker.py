@@ -11,6 +11,7 @@ import inspect
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Exercise:
         inputs: makes the list of argument tuples that a function is tried on.
         tolerance: how far a number may be off, relative to max(1, its size).
         praise: what to add to "right".
+        whole: for an answer that must be an int: what to say where 5.0 stands for 5. Empty: either will do.
     """
 
     reference: Any
@@ -47,6 +49,7 @@ class Exercise:
     inputs: Callable[[], list[tuple]] = list
     tolerance: float = 1e-6
     praise: str = ""
+    whole: str = ""
 
     @property
     def is_function(self) -> bool:
@@ -130,6 +133,8 @@ def diagnose(exercise: Exercise, answer: Any, name: str = "") -> str | None:
         return untouched(exercise)
     expected = outcomes(exercise, exercise.reference)
     if matches(got, expected, exercise.tolerance):
+        if exercise.whole and not all(isinstance(g, Integral) for g in got):
+            return exercise.whole
         return None
     for wrong in exercise.wrong:
         if matches(got, outcomes(exercise, wrong.answer), exercise.tolerance):

@@ -1,6 +1,7 @@
 """The exercises of 03_multi_head_and_positions."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -121,6 +122,20 @@ def mean_of_weights(x, W_Q, W_K, W_V, W_O, heads):
     return join(weights @ v) @ W_O
 
 
+def changed(step):
+    """Multi-head attention with another step from q, k, v of every head to the result."""
+
+    def answer(x: Tensor, W_Q: Tensor, W_K: Tensor, W_V: Tensor, W_O: Tensor, heads: int):
+        q, k, v = (split(x @ W, heads) for W in (W_Q, W_K, W_V))
+        return step(q, k, v, W_O)
+
+    return answer
+
+
+def scores(q: Tensor, k: Tensor) -> Tensor:
+    return q @ k.mT / q.shape[-1] ** 0.5
+
+
 MULTI_HEAD = Exercise(
     reference=multi_head,
     right=(multi_head_by_slices, multi_head_as_a_sum, multi_head_by_einsum, multi_head_in_torch),
@@ -138,6 +153,49 @@ MULTI_HEAD = Exercise(
         Wrong(
             variant(split=viewed, join=glued_without_transpose),
             "both split and join mix places and features: cut the last axis into (heads, d_h) and transpose; on the way back transpose first",
+        ),
+        Wrong(
+            changed(lambda q, k, v, W_O: attend(q, k, v).flatten(2) @ W_O),
+            "flatten(2) joins tokens and features there, since heads still stand before tokens: transpose(1, 2) first, then flatten(2)",
+        ),
+        Wrong(
+            changed(lambda q, k, v, W_O: attend(q, k, v).flatten(1, 2) @ W_O),
+            "flatten(1, 2) joins heads and tokens; heads and features belong together: transpose(1, 2), then flatten(2)",
+        ),
+        Wrong(
+            lambda x, W_Q, W_K, W_V, W_O, heads: (
+                join(attend(*((x @ W).unflatten(-1, (-1, heads)).transpose(1, 2) for W in (W_Q, W_K, W_V))))
+                @ W_O
+            ),
+            "unflatten(-1, (-1, heads)) makes heads the last axis and d_h the one before; the other way round: (heads, -1)",
+        ),
+        Wrong(
+            changed(lambda q, k, v, W_O: join(scores(q, k) @ v) @ W_O),
+            "the softmax of (3.2) is missing: the scores are used as weights as they are",
+        ),
+        Wrong(
+            changed(lambda q, k, v, W_O: join((q @ k.mT).softmax(-1) / q.shape[-1] ** 0.5 @ v) @ W_O),
+            "you divide by the root of d_h behind the softmax, so that the weights no longer sum to 1; divide the scores",
+        ),
+        Wrong(
+            changed(lambda q, k, v, W_O: attend(q, k, v).sum(1)),
+            "you add the heads up as they are, (b, n, d_h); put them side by side and multiply by W_O, as in (3.3)",
+        ),
+        Wrong(
+            changed(lambda q, k, v, W_O: attend(q, k, v).mean(1)),
+            "you take the mean of the heads, (b, n, d_h); put them side by side and multiply by W_O, as in (3.3)",
+        ),
+        Wrong(
+            changed(lambda q, k, v, W_O: (join(attend(q, k, v)) @ W_O, scores(q, k).softmax(-1))),
+            "you return the output and the weights; the exercise asks for the output alone",
+        ),
+        Wrong(
+            lambda x, W_Q, W_K, W_V, W_O, heads: join(attend(*[split(x, heads)] * 3)) @ W_O,
+            "the tokens themselves are cut and compared; W_Q, W_K and W_V of (3.2) are not used",
+        ),
+        Wrong(
+            lambda x, W_Q, W_K, W_V, W_O, heads: multi_head(x, W_Q.T, W_K.T, W_V.T, W_O, heads),
+            "W_Q, W_K and W_V are transposed: here x @ W, as in (3.2); F.linear multiplies by the transpose",
         ),
         Wrong(
             variant(split=interleaved),
@@ -285,6 +343,18 @@ def every_feature_its_own_frequency(n: int, d: int) -> Tensor:
     return table
 
 
+def doubled_for_every_feature(n: int, d: int) -> Tensor:
+    a = torch.arange(n).double()[:, None] * 10000.0 ** (-2 * torch.arange(d).double() / d)
+    table = torch.empty_like(a)
+    table[:, 0::2], table[:, 1::2] = a[:, 0::2].sin(), a[:, 1::2].cos()
+    return table
+
+
+def stretched(n: int, d: int) -> Tensor:
+    f = torch.arange(d // 2).double()
+    return torch.arange(n).double()[:, None] * 10000.0 ** (-f / max(d // 2 - 1, 1))
+
+
 SINUSOIDS = Exercise(
     reference=sinusoids,
     right=(sinusoids_assigned, sinusoids_by_loops, sinusoids_by_exp, sinusoids_by_phase),
@@ -310,6 +380,34 @@ SINUSOIDS = Exercise(
         Wrong(
             every_feature_its_own_frequency,
             "the two features of a pair need the same frequency, or a step is no rotation: cosine 2f + 1 uses the exponent of sine 2f",
+        ),
+        Wrong(
+            lambda n, d: paired(angles(n, d).deg2rad()),
+            "your angles are turned from degrees into radians, but (3.6) has them in radians already",
+        ),
+        Wrong(
+            with_frequencies(lambda f, d: 10000.0 ** -(2 * f // d)),
+            "2 * f // d rounds down, so that all clocks run alike: divide with /",
+        ),
+        Wrong(
+            doubled_for_every_feature,
+            "your exponent doubles the number of the feature; in (3.6) it doubles f, the number of the pair: both features 2f and 2f + 1 use -2f/d",
+        ),
+        Wrong(
+            lambda n, d: torch.cat([stretched(n, d).sin(), stretched(n, d).cos()], 1),
+            "that is tensor2tensor's form, with all sines first and f/(d/2 - 1) in the exponent; (3.6) is the paper's",
+        ),
+        Wrong(
+            lambda n, d: paired(stretched(n, d)),
+            "the exponent is tensor2tensor's, f/(d/2 - 1); in (3.6) it is 2f/d",
+        ),
+        Wrong(
+            lambda n, d: paired(angles(n, d)).unflatten(1, (-1, 2)),
+            "the pairs have an axis of their own, (n, d/2, 2): flatten(1) brings them side by side",
+        ),
+        Wrong(
+            lambda n, d: (angles(n, d).sin(), angles(n, d).cos()),
+            "you return sines and cosines as two tables; put them into one, each cosine beside its sine",
         ),
         Wrong(
             with_frequencies(lambda f, d: 10000.0 ** (-4 * f / d)),
@@ -411,6 +509,12 @@ def wrapped(grad_S: Tensor, reach: int) -> Tensor:
     return torch.stack([grad_S[distance == k].sum() for k in range(2 * reach + 1)])
 
 
+def repeats_lost(grad_S: Tensor, reach: int) -> Tensor:
+    result = torch.zeros(2 * reach + 1, dtype=grad_S.dtype)
+    result[distances(len(grad_S), reach) + reach] += grad_S
+    return result
+
+
 BIAS_GRADIENT = Exercise(
     reference=bias_gradient,
     right=(
@@ -459,6 +563,28 @@ BIAS_GRADIENT = Exercise(
                 [g[distances(len(g), reach).abs() == abs(k)].sum() for k in range(-reach, reach + 1)]
             ),
             "you do not tell left from right: a key before and a key behind have different numbers",
+        ),
+        Wrong(
+            repeats_lost,
+            "result[index] += adds only one of the entries that share an index: use index_add, or a sum for each distance",
+        ),
+        Wrong(
+            lambda g, reach: bias_gradient(g, reach).roll(-reach),
+            "the first number belongs to -reach, not to 0: add reach to the distance before you use it as an index",
+        ),
+        Wrong(
+            lambda g, reach: F.pad(bias_gradient(g, reach)[1:-1], (1, 1)),
+            "the two numbers at the edges stay empty: pairs at the reach and beyond belong to them",
+        ),
+        Wrong(
+            lambda g, reach: torch.stack(
+                [g[distances(len(g), reach).clamp(min=0) == k].sum() for k in range(-reach, reach + 1)]
+            ),
+            "you clamp at 0, so that all keys before the query are taken for the query's own place: clamp(-reach, reach)",
+        ),
+        Wrong(
+            lambda g, reach: -bias_gradient(g, reach),
+            "the sign is wrong: the bias is added to the score, so its gradient is the sum as it is",
         ),
         Wrong(
             wrapped,
@@ -512,6 +638,22 @@ def masked(cut, scale, lift):
         return join(scores.masked_fill(~lift(mask), -torch.inf).softmax(-1) @ v) @ W_O
 
     return answer
+
+
+def filled(fill: float = -torch.inf, axis: int = -1, join: Callable = join):
+    """The mended attention with another fill behind the mask, another axis of the softmax, or another join."""
+
+    def answer(x, W_Q, W_K, W_V, W_O, heads, mask):
+        q, k, v = (split(x @ W, heads) for W in (W_Q, W_K, W_V))
+        weights = scores(q, k).masked_fill(~mask[:, None], fill).softmax(axis)
+        return join(weights @ v) @ W_O
+
+    return answer
+
+
+def masked_behind(x, W_Q, W_K, W_V, W_O, heads, mask):
+    q, k, v = (split(x @ W, heads) for W in (W_Q, W_K, W_V))
+    return join(scores(q, k).softmax(-1) * mask[:, None] @ v) @ W_O
 
 
 def of_head(d: int, heads: int) -> float:
@@ -618,6 +760,44 @@ MEND = Exercise(
             "you divide by the width of a head; it is its square root",
         ),
         Wrong(
+            masked(split, lambda d, heads: 1 / (d // heads**0.5), lifted),
+            "** binds more tightly than //: you divide by d // (heads ** 0.5); write (d // heads) ** 0.5",
+        ),
+        Wrong(
+            masked(split, lambda d, heads: heads**-0.5, lifted),
+            "you divide by the root of the number of heads; it is the root of d // heads, the width of one",
+        ),
+        Wrong(
+            masked(split, lambda d, heads: (d / heads) ** 0.5, lifted),
+            "you multiply by the root of d // heads; the scores are divided by it",
+        ),
+        Wrong(
+            filled(fill=0.0),
+            "a score of 0 still gets a weight; where a query may not attend, the score has to be -inf, as in the code as it stood",
+        ),
+        Wrong(
+            masked_behind,
+            "you mask behind the softmax, so that the weights left over no longer sum to 1: mask the scores",
+        ),
+        Wrong(
+            filled(axis=-2),
+            "your softmax runs over the queries; the last axis, that of the keys, was right in the code as it stood",
+        ),
+        Wrong(
+            filled(join=glued_without_transpose),
+            "the join was right in the code as it stood: transpose(1, 2) before you flatten, since heads stand before tokens",
+        ),
+        Wrong(
+            lambda x, W_Q, W_K, W_V, W_O, heads, mask: mended(
+                x, W_Q, W_K, W_V, torch.eye(len(W_O)).double(), heads, mask
+            ),
+            "W_O has gone: the joined heads are multiplied by it at the end",
+        ),
+        Wrong(
+            masked(split, of_head, lambda mask: mask.any(0)),
+            "you make one mask of all sequences; each keeps its own: insert an axis behind the batch",
+        ),
+        Wrong(
             masked(interleaved, of_head, lifted),
             "head t gets d_h columns that stand side by side; yours are spread over the matrix",
         ),
@@ -671,6 +851,17 @@ def silence_by_product(W_O: Tensor, heads: int, t: int) -> Tensor:
     return keep.repeat_interleave(len(W_O) // heads).diag() @ W_O
 
 
+def emptied(rows: Callable, columns: Callable = lambda t, width: slice(None)):
+    """W_O with 0 in the rows (and columns) that a slice made of t and d_h names."""
+
+    def answer(W_O: Tensor, heads: int, t: int) -> Tensor:
+        width, result = len(W_O) // heads, W_O.clone()
+        result[rows(t, width), columns(t, width)] = 0
+        return result
+
+    return answer
+
+
 SILENCE = Exercise(
     reference=silence,
     right=(silence_by_mask, silence_by_parts, silence_by_product),
@@ -704,6 +895,40 @@ SILENCE = Exercise(
         Wrong(
             lambda W_O, heads, t: W_O * (torch.arange(len(W_O)) // heads != t)[:, None],
             "a head has d_h = d / heads rows; you took blocks of as many rows as there are heads",
+        ),
+        Wrong(
+            emptied(lambda t, width: slice(t * width, (t + 1) * width - 1)),
+            "one row is left: a slice stops before its end, so it ends at (t + 1) d_h",
+        ),
+        Wrong(
+            emptied(lambda t, width: slice(t, t + width)),
+            "you start at row t; the heads before it have t d_h rows, so head t starts at t d_h",
+        ),
+        Wrong(
+            emptied(lambda t, width: slice(t * width, None)),
+            "you silence all later heads as well: stop at row (t + 1) d_h",
+        ),
+        Wrong(
+            emptied(lambda t, width: slice(None, (t + 1) * width)),
+            "you silence all earlier heads as well: start at row t d_h",
+        ),
+        Wrong(
+            emptied(*[lambda t, width: slice(t * width, (t + 1) * width)] * 2),
+            "you empty a square block only; head t writes into all d features, so its rows go as a whole",
+        ),
+        Wrong(
+            lambda W_O, heads, t: W_O.chunk(heads)[t],
+            "these are the rows of head t alone; return the whole matrix, with these rows at 0",
+        ),
+        Wrong(
+            lambda W_O, heads, t: silence(W_O, heads, t).unflatten(0, (heads, -1)),
+            "the heads still have an axis of their own, (heads, d_h, d): flatten(0, 1) makes it (d, d) again",
+        ),
+        Wrong(
+            lambda W_O, heads, t: silence(W_O, heads, t)[
+                t * (len(W_O) / heads) : (t + 1) * (len(W_O) / heads)
+            ],
+            "d / heads is a float, and a slice needs whole numbers: d_h = len(W_O) // heads",
         ),
         Wrong(
             lambda W_O, heads, t: torch.cat([part for i, part in enumerate(W_O.chunk(heads)) if i != t]),

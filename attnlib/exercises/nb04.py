@@ -33,14 +33,17 @@ def weights_by_einsum(s: Tensor, h: Tensor, W: Tensor, U: Tensor, v: Tensor, mas
 
 
 def additive_inputs() -> list[tuple]:
-    """All sizes different, and one case in which t = m = n' = 2n, where a wrong axis still runs."""
+    """All sizes different, and one case in which t = m = n' = 2n, where a wrong axis still runs.
+
+    v has entries of both signs: one sign alone would forgive -inf on the hidden units.
+    """
     return [
         (
             ramp(3, 4),
             ramp(5, 6, step=0.8),
             ramp(4, 4, step=1.1),
             ramp(4, 6, step=0.6),
-            2 * ramp(4),
+            2 * ramp(4, step=1.7),
             torch.tensor([1, 1, 0, 1, 0]).bool(),
         ),
         (
@@ -102,7 +105,7 @@ ADDITIVE = Exercise(
         ),
         Wrong(
             lambda s, h, W, U, v, mask: (torch.tanh(hidden(s, h, W, U)) @ v * mask).softmax(-1),
-            "you multiply the scores by the mask: a score of 0 still gets weight; it takes -inf",
+            "your padding has the score 0, and a score of 0 still gets weight; it takes -inf",
         ),
         Wrong(
             lambda s, h, W, U, v, mask: (
@@ -151,6 +154,67 @@ ADDITIVE = Exercise(
         Wrong(
             lambda s, h, W, U, v, mask: shared_out(torch.tanh((s @ W.T)[:, None] - h @ U.T) @ v, mask),
             "you subtract the annotation; (4.3) adds it",
+        ),
+        Wrong(
+            lambda s, h, W, U, v, mask: shared_out(torch.tanh(s @ W.T + h @ U.T) @ v, mask),
+            "steps and places need an axis each: (s @ W.T)[:, None] is (t, 1, n'), and with h @ U.T it becomes (t, m, n')",
+        ),
+        Wrong(
+            lambda s, h, W, U, v, mask: shared_out(torch.tanh(s @ W.T + (h @ U.T)[:, None]) @ v, mask),
+            "the new axis stands at the wrong one of the two: steps are rows, so it is (s @ W.T)[:, None] + h @ U.T",
+        ),
+        Wrong(
+            lambda s, h, W, U, v, mask: shared_out(torch.tanh((s @ W.T)[:, None] + h @ U) @ v, mask),
+            "U stands the wrong way round: U_a h_j is U @ h for one place, h @ U.T for all",
+        ),
+        Wrong(
+            lambda s, h, W, U, v, mask: shared_out(torch.tanh(s[:, None] + h @ U.T) @ v, mask),
+            "W is missing: the state goes through W_a before it is added",
+        ),
+        Wrong(
+            lambda s, h, W, U, v, mask: shared_out(torch.tanh((s @ W.T)[:, None] + h) @ v, mask),
+            "U is missing: the annotation goes through U_a before it is added",
+        ),
+        Wrong(
+            lambda s, h, W, U, v, mask: (torch.tanh(hidden(s, h * mask[:, None], W, U)) @ v).softmax(-1),
+            "you set the annotations of the padding to zero; such a place still gets a score, and weight",
+        ),
+        Wrong(
+            lambda s, h, W, U, v, mask: (
+                torch.tanh(hidden(s, h, W, U)).masked_fill(~mask[:, None], -torch.inf) @ v
+            ).softmax(-1),
+            "you mask the hidden units: times v, their -inf becomes +inf or no number; mask the scores, behind v",
+        ),
+        Wrong(
+            lambda s, h, W, U, v, mask: (
+                torch.tanh(hidden(s, h, W, U).masked_fill(~mask[:, None], -torch.inf)) @ v
+            ).softmax(-1),
+            "you mask before the tanh, which makes -1 of -inf; mask the scores, behind v",
+        ),
+        Wrong(
+            lambda s, h, W, U, v, mask: (torch.tanh(hidden(s, h, W, U)) @ v)[:, mask].softmax(-1),
+            "you have taken the padding out; the result has m columns, with zeros at the padding",
+        ),
+        Wrong(
+            lambda s, h, W, U, v, mask: (
+                (torch.tanh(hidden(s, h, W, U)) @ v).masked_fill(~mask, -torch.inf).log_softmax(-1)
+            ),
+            "these are the logarithms of the weights: softmax, not log_softmax",
+        ),
+        Wrong(
+            lambda s, h, W, U, v, mask: torch.tanh(hidden(s, h, W, U)) * v,
+            "you multiply by v and do not add up: v_a^T is a sum over the hidden units, @ v",
+        ),
+        Wrong(
+            lambda s, h, W, U, v, mask: (
+                shared_out(torch.tanh(hidden(s, h, W, U)) @ v, mask),
+                shared_out(torch.tanh(hidden(s, h, W, U)) @ v, mask) @ h,
+            ),
+            "you return weights and contexts; this exercise asks for the weights alone",
+        ),
+        Wrong(
+            lambda s, h, W, U, v, mask: (torch.tanh(hidden(s, h, W, U)) * v).softmax(-1),
+            "your softmax runs over the hidden units; they are added up first (@ v), and it runs over the places",
         ),
     ),
 )
@@ -231,6 +295,46 @@ HIDDEN = Exercise(
         Wrong(
             lambda G, T, v: G[..., None] / v * (1 - T**2),
             "you divide by v; the chain rule multiplies by it",
+        ),
+        Wrong(
+            lambda G, T, v: G * v * (1 - T**2),
+            "G lacks the last axis, that of the hidden units: G[..., None]",
+        ),
+        Wrong(
+            lambda G, T, v: G[:, None] * v * (1 - T**2),
+            "the new axis of G stands in the middle; G is (t, m), and the hidden units come last: G[..., None]",
+        ),
+        Wrong(
+            lambda G, T, v: G[None] * v * (1 - T**2),
+            "the new axis of G stands in front; G is (t, m), and the hidden units come last: G[..., None]",
+        ),
+        Wrong(
+            lambda G, T, v: G[..., None] * (1 - (v * T) ** 2),
+            "v multiplies the slope of the tanh from outside; you have put it below the square",
+        ),
+        Wrong(
+            lambda G, T, v: G[..., None] * v * (1 - T**2) ** 0.5,
+            "you take a square root; the slope of tanh is 1 - T * T itself",
+        ),
+        Wrong(
+            lambda G, T, v: G[..., None] * v * (1 - T) ** 2,
+            "(1 - T) squared is not 1 - T squared",
+        ),
+        Wrong(
+            lambda G, T, v: G[..., None] * v * (-2 * T),
+            "you have differentiated 1 - T * T once more; it is already the slope of the tanh",
+        ),
+        Wrong(
+            lambda G, T, v: G[..., None] * ((1 - T**2) @ v)[..., None],
+            "@ v adds up over the hidden units; here v multiplies each of them: * v",
+        ),
+        Wrong(
+            lambda G, T, v: (G[..., None] * v * (1 - T**2)).sum((0, 1)),
+            "you have added up over steps and places; (4.9) keeps one vector for each pair",
+        ),
+        Wrong(
+            lambda G, T, v: ((G[..., None] * T).sum((0, 1)), G[..., None] * v * (1 - T**2)),
+            "you return both halves of (4.9); the exercise asks for the second alone",
         ),
     ),
 )
@@ -361,6 +465,53 @@ LOCAL = Exercise(
             lambda scores, p, D: bell(scores, p, D / 2) * ((torch.arange(len(scores)) - p).abs() <= D),
             "the scores have no part in your weights: the softmax of (4.12) is missing",
         ),
+        Wrong(
+            lambda scores, p, D: inside(scores, p, D) * bell(scores, p, D // 2),
+            "D // 2 cuts a half off; sigma is D / 2, also for an odd D",
+        ),
+        Wrong(
+            lambda scores, p, D: (
+                inside(scores, p, D)
+                * torch.exp(-((torch.arange(len(scores), dtype=scores.dtype) - p) ** 2) / 2 * (D / 2) ** 2)
+            ),
+            "a / 2 * b is a times b / 2 in Python: put brackets around 2 * (D / 2) ** 2",
+        ),
+        Wrong(
+            lambda scores, p, D: (
+                inside(scores, p, D)
+                * torch.exp(-((torch.arange(len(scores), dtype=scores.dtype) - p) ** 2) / (2 * (D / 2)))
+            ),
+            "sigma is not squared: below the fraction of (4.12) stands 2 sigma squared",
+        ),
+        Wrong(
+            lambda scores, p, D: inside(scores * bell(scores, p, D / 2), p, D),
+            "your Gaussian multiplies the scores; in (4.12) it comes behind the softmax",
+        ),
+        Wrong(
+            lambda scores, p, D: (
+                scores.masked_fill(((torch.arange(len(scores)) - p).abs() > D), 0).softmax(0)
+                * bell(scores, p, D / 2)
+            ),
+            "outside the window your scores are 0, which still takes a part of the softmax; they must be -inf",
+        ),
+        Wrong(
+            lambda scores, p, D: (
+                scores.masked_fill(torch.arange(len(scores)) - p > D, -torch.inf).softmax(0)
+                * bell(scores, p, D / 2)
+            ),
+            "your window has no left border: the distance counts without its sign, .abs()",
+        ),
+        Wrong(
+            lambda scores, p, D: (
+                scores.masked_fill((torch.arange(len(scores)) - p).abs() <= D, -torch.inf).softmax(0)
+                * bell(scores, p, D / 2)
+            ),
+            "your window is turned inside out: the places further away than D are the ones to mask",
+        ),
+        Wrong(
+            lambda scores, p, D: (inside(scores, p, D) * bell(scores, p, D / 2))[inside(scores, p, D) > 0],
+            "you return the window alone; the result has all m places, with zeros outside",
+        ),
     ),
 )
 
@@ -459,6 +610,52 @@ MENDED = Exercise(
             lambda y, s, H, W, U, v: (torch.tanh(asked(y, s, W) + H @ U.T) @ v).softmax(0)[:, None] * H,
             "you have weighed the annotations and not added them up: the context is one vector",
         ),
+        Wrong(
+            lambda y, s, H, W, U, v: asked(y, s, W).softmax(0)[: len(H)] @ H,
+            "this is the old function with W for A: what asks must now be added to H @ U.T, inside the tanh",
+        ),
+        Wrong(
+            lambda y, s, H, W, U, v: torch.tanh((asked(y, s, W) + H @ U.T) @ v).softmax(0) @ H,
+            "you take the tanh of the score; in (4.3) it stands inside, and v multiplies it",
+        ),
+        Wrong(
+            lambda y, s, H, W, U, v: (torch.tanh(asked(y, s, W) * (H @ U.T)) @ v).softmax(0) @ H,
+            "you multiply the two; the additive score adds them",
+        ),
+        Wrong(
+            lambda y, s, H, W, U, v: (H @ U.T @ asked(y, s, W)).softmax(0) @ H,
+            "this is a dot product; the additive score adds the two, bends the sum and weighs it with v",
+        ),
+        Wrong(
+            lambda y, s, H, W, U, v: (H @ U.T @ torch.tanh(asked(y, s, W))).softmax(0) @ H,
+            "you bend what asks and take a dot product; the additive score bends the sum and weighs it with v",
+        ),
+        Wrong(
+            lambda y, s, H, W, U, v: (torch.tanh(asked(y, s, W) + H @ U) @ v).softmax(0) @ H,
+            "U stands the wrong way round: U_a h_j is U @ h for one place, H @ U.T for all",
+        ),
+        Wrong(
+            lambda y, s, H, W, U, v: (torch.tanh(asked(y, s, W) + U @ H) @ v).softmax(0) @ H,
+            "the annotations are the rows of H, so U_a h_j for all of them is H @ U.T",
+        ),
+        Wrong(
+            lambda y, s, H, W, U, v: H[(torch.tanh(asked(y, s, W) + H @ U.T) @ v).argmax()],
+            "you take the best annotation alone; the context is the weighted sum of all",
+        ),
+        Wrong(
+            lambda y, s, H, W, U, v: (torch.tanh(asked(y, s, W) + H @ U.T) @ v).softmax(0) @ H / len(H),
+            "you divide by the number of places; the weights sum to 1 already",
+        ),
+        Wrong(
+            lambda y, s, H, W, U, v: (
+                (torch.tanh(asked(y, s, W) + H @ U.T) @ v / len(v) ** 0.5).softmax(0) @ H
+            ),
+            "you divide by a square root; that belongs to the dot product, (4.3) has none",
+        ),
+        Wrong(
+            lambda y, s, H, W, U, v: mended(y, s, H, W, U, v)[None],
+            "your context has an axis too many; it is one vector, (2n)",
+        ),
     ),
 )
 
@@ -536,6 +733,21 @@ def fed(step=stepped, look=looked, readout=read, order=lambda new, r: (new, r), 
     return answer
 
 
+def with_old_readout_state(
+    y: Tensor, r: Tensor, s: Tensor, H: Tensor, W_x: Tensor, W_h: Tensor, W_c: Tensor
+) -> tuple[Tensor, Tensor]:
+    new = stepped(y, r, s, W_x, W_h)
+    return new, read(looked(new, H), s, W_c)
+
+
+def fed_with_context(
+    y: Tensor, r: Tensor, s: Tensor, H: Tensor, W_x: Tensor, W_h: Tensor, W_c: Tensor
+) -> tuple[Tensor, Tensor]:
+    c = looked(s, H)
+    new = stepped(y, c, s, W_x, W_h)
+    return new, read(c, new, W_c)
+
+
 FED = Exercise(
     reference=fed_step,
     right=(fed_step_by_parts, fed_step_by_rows),
@@ -605,6 +817,57 @@ FED = Exercise(
         Wrong(
             fed(order=lambda new, r: new),
             "you return the state alone; the next step needs the readout too",
+        ),
+        Wrong(
+            with_old_readout_state,
+            "your readout joins the context to the state that came in; it takes the new one",
+        ),
+        Wrong(
+            lambda y, r, s, H, W_x, W_h, W_c: (s, fed_step(y, r, s, H, W_x, W_h, W_c)[1]),
+            "you return the state that came in; the next step needs the new one",
+        ),
+        Wrong(
+            lambda y, r, s, H, W_x, W_h, W_c: (
+                stepped(y, r, s, W_x, W_h),
+                read(looked(r, H), stepped(y, r, s, W_x, W_h), W_c),
+            ),
+            "you look with the readout of the step before; the new state looks",
+        ),
+        Wrong(
+            fed_with_context,
+            "you feed a context into the step, as Bahdanau does; here the readout r of the step before goes in",
+        ),
+        Wrong(
+            fed(step=lambda y, r, s, W_x, W_h: torch.tanh(W_x @ torch.cat([y, r])) + torch.tanh(W_h @ s)),
+            "you take two tanhs; the two products are added first, and one tanh bends their sum",
+        ),
+        Wrong(
+            fed(step=lambda y, r, s, W_x, W_h: torch.tanh(W_x @ torch.cat([y, r]) + s @ W_h)),
+            "W_h stands the wrong way round: it is W_h @ s",
+        ),
+        Wrong(
+            fed(look=lambda s, H: (H @ s).sigmoid() @ H),
+            "you use a sigmoid: the weights of (4.4) share out one whole",
+        ),
+        Wrong(
+            lambda y, r, s, H, W_x, W_h, W_c: (
+                stepped(y, r, s, W_x, W_h),
+                looked(stepped(y, r, s, W_x, W_h), H),
+                fed_step(y, r, s, H, W_x, W_h, W_c)[1],
+            ),
+            "you return the context as well; the exercise asks for two, the state, then the readout",
+        ),
+        Wrong(
+            fed(order=lambda new, r: torch.stack([new, r])),
+            "you have put the two into one tensor; return them as a pair, s, r",
+        ),
+        Wrong(
+            fed(order=lambda new, r: torch.cat([new, r])),
+            "you have joined the two to one vector; return them as a pair, s, r",
+        ),
+        Wrong(
+            fed(step=lambda y, r, s, W_x, W_h: torch.tanh(torch.cat([y, r]) @ W_x + W_h @ s)),
+            "W_x stands the wrong way round: it is W_x @ torch.cat([y, r])",
         ),
     ),
 )

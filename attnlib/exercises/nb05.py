@@ -107,6 +107,14 @@ def unbiased(x, gamma, beta):
     return gamma * (x - x.mean(-1, keepdim=True)) / torch.sqrt(x.var(-1, keepdim=True) + 1e-5) + beta
 
 
+def without_keepdim(x, gamma, beta):
+    return gamma * (x - x.mean(-1)) / torch.sqrt(x.var(-1, correction=0) + 1e-5) + beta
+
+
+def with_eps(eps):
+    return lambda x, gamma, beta: F.layer_norm(x, (x.shape[-1],), gamma, beta, eps)
+
+
 def by_variance(x, gamma, beta):
     return gamma * (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 1e-5) + beta
 
@@ -225,6 +233,86 @@ SUBLAYER = Exercise(
             ),
             "the norm of a sum is not the sum of two norms: first add, then normalise",
         ),
+        Wrong(
+            lambda x, a, b, c, d, e, f, first: (
+                ffn(norm(x, e, f), a, b, c, d) if first else norm(x + ffn(x, a, b, c, d), e, f)
+            ),
+            "without norm_first all is right; with it x itself is missing: (5.5) adds to the plain x",
+        ),
+        Wrong(
+            lambda x, a, b, c, d, e, f, first: (
+                x + ffn(norm(x, e, f), a, b, c, d) if first else norm(ffn(x, a, b, c, d), e, f)
+            ),
+            "with norm_first all is right; without it x itself is missing: (5.4) normalises x + F(x)",
+        ),
+        Wrong(
+            lambda x, a, b, c, d, e, f, first: ffn(x, a, b, c, d),
+            "this is the network alone: x is to be added, and there is a norm in either order",
+        ),
+        Wrong(
+            lambda x, a, b, c, d, e, f, first: norm(x + ffn(norm(x, e, f), a, b, c, d), e, f),
+            "you normalise in front of the network and behind the sum; norm_first says which one of the two",
+        ),
+        Wrong(
+            lambda x, a, b, c, d, e, f, first: (
+                2 * x + ffn(norm(x, e, f), a, b, c, d) if first else norm(2 * x + ffn(x, a, b, c, d), e, f)
+            ),
+            "x is added twice",
+        ),
+        Wrong(
+            other_ffn(lambda x, a, b, c, d: ((x @ a).clamp(min=0) + b) @ c + d),
+            "b_1 is added before the ReLU, not behind it",
+        ),
+        Wrong(
+            other_ffn(lambda x, a, b, c, d: (x @ a + b).clamp(max=0) @ c + d),
+            "you keep what is negative: max(0, .) is clamp(min=0)",
+        ),
+        Wrong(
+            other_ffn(lambda x, a, b, c, d: (x @ a + b).abs() @ c + d),
+            "max(0, .) makes negative numbers 0; you turn their sign",
+        ),
+        Wrong(
+            other_ffn(lambda x, a, b, c, d: max(0, x @ a + b) @ c + d),
+            "max, if, and, or of Python want one truth value; for a whole tensor write .clamp(min=0)",
+        ),
+        Wrong(
+            other_ffn(lambda x, a, b, c, d: (x @ a.T + b).clamp(min=0) @ c.T + d),
+            "W_1 is (d, d_ff) already: x @ W_1, without a transpose (F.linear takes one by itself)",
+        ),
+        Wrong(
+            other_ffn(lambda x, a, b, c, d: (x * a + b).clamp(min=0) * c + d),
+            "* multiplies entry by entry; the products of (5.3) are those of matrices, @",
+        ),
+        Wrong(
+            other_norm(without_keepdim),
+            "keepdim=True is missing: each token's own mean is to be taken from each token",
+        ),
+        Wrong(
+            other_norm(lambda x, gamma, beta: norm(x, beta, gamma)),
+            "gamma and beta have changed places: gamma multiplies, beta is added",
+        ),
+        Wrong(
+            other_norm(
+                lambda x, gamma, beta: (
+                    gamma * x / (x.var(-1, keepdim=True, correction=0) + 1e-5).sqrt() + beta
+                )
+            ),
+            "the mean is not taken away in your norm",
+        ),
+        Wrong(
+            other_norm(
+                lambda x, gamma, beta: gamma * (x - mean(x)) / (mean((x - mean(x)) ** 2).sqrt() + 1e-5) + beta
+            ),
+            "nearly: epsilon is added to the variance, under the root",
+        ),
+        Wrong(
+            other_norm(with_eps(0.0)),
+            "nearly: epsilon is missing, 1e-5 under the root",
+        ),
+        Wrong(
+            other_norm(with_eps(1e-6)),
+            "nearly: your epsilon is 1e-6, and 1e-5 is asked for",
+        ),
     ),
 )
 
@@ -295,6 +383,22 @@ def with_unbiased(g, x, gamma):
     return (g_hat - mean(g_hat) - x_hat * mean(g_hat * x_hat)) / rho, (g * x_hat).sum(0), g.sum(0)
 
 
+def with_eps_of(eps):
+    def answer(g, x, gamma):
+        rho = (mean((x - mean(x)) ** 2) + eps).sqrt()
+        x_hat, g_hat = (x - mean(x)) / rho, gamma * g
+        return (g_hat - mean(g_hat) - x_hat * mean(g_hat * x_hat)) / rho, (g * x_hat).sum(0), g.sum(0)
+
+    return answer
+
+
+def backward_without_keepdim(g, x, gamma):
+    rho = (x.var(-1, correction=0) + 1e-5).sqrt()
+    x_hat, g_hat = (x - x.mean(-1)) / rho, gamma * g
+    dx = (g_hat - g_hat.mean(-1) - x_hat * (g_hat * x_hat).mean(-1)) / rho
+    return dx, (g * x_hat).sum(0), g.sum(0)
+
+
 def in_another_order(g, x, gamma):
     dx, dgamma, dbeta = layer_norm_backward(g, x, gamma)
     return dgamma, dbeta, dx
@@ -315,7 +419,8 @@ LAYER_NORM_BACKWARD = Exercise(
         ),
         Wrong(
             dx_by(lambda g, g_hat, x_hat, rho, gamma: (g_hat - mean(g_hat)) / rho),
-            "the last term is missing: x also moves the standard deviation",
+            "the last term is missing or comes to 0 (a mean of products is not the product of the means): x also "
+            "moves the standard deviation",
         ),
         Wrong(
             dx_by(lambda g, g_hat, x_hat, rho, gamma: (g_hat - x_hat * mean(g_hat * x_hat)) / rho),
@@ -365,6 +470,62 @@ LAYER_NORM_BACKWARD = Exercise(
                 lambda g, g_hat, x_hat, rho, gamma: (g_hat + mean(g_hat) + x_hat * mean(g_hat * x_hat)) / rho
             ),
             "the two means are taken away, and you add them",
+        ),
+        Wrong(
+            dx_by(
+                lambda g, g_hat, x_hat, rho, gamma: (
+                    (g_hat - g_hat.mean() - x_hat * (g_hat * x_hat).mean()) / rho
+                )
+            ),
+            "you take one mean over everything; each token has its own, over its features",
+        ),
+        Wrong(
+            dx_by(
+                lambda g, g_hat, x_hat, rho, gamma: (
+                    gamma * (g_hat - mean(g_hat) - x_hat * mean(g_hat * x_hat)) / rho
+                )
+            ),
+            "gamma is applied twice: it is in g_hat already",
+        ),
+        Wrong(
+            lambda g, x, gamma: dx_by(
+                lambda _, g_hat, x_hat, rho, gamma: (g_hat - mean(g_hat) - x * mean(g_hat * x)) / rho
+            )(g, x, gamma),
+            "x_hat stands in the last term of (5.9), and you have x",
+        ),
+        Wrong(
+            dx_by(
+                lambda g, g_hat, x_hat, rho, gamma: (
+                    (g_hat - mean(g_hat) - x_hat * mean(g_hat * x_hat)) / (rho + 1e-5)
+                )
+            ),
+            "epsilon is in rho already; do not add it a second time",
+        ),
+        Wrong(
+            backward_without_keepdim,
+            "keepdim=True is missing: each token's own mean is to be taken from each token",
+        ),
+        Wrong(
+            with_eps_of(0.0),
+            "nearly: epsilon is missing in rho, 1e-5 under the root",
+        ),
+        Wrong(
+            with_eps_of(1e-6),
+            "nearly: your epsilon is 1e-6, and 1e-5 is asked for",
+        ),
+        Wrong(
+            with_others(lambda g, x, x_hat, g_hat, rho: ((g * x_hat).sum(), g.sum())),
+            "gamma and beta have one number for each feature: add up over the tokens alone, axis 0",
+        ),
+        Wrong(
+            with_others(
+                lambda g, x, x_hat, g_hat, rho: ((g * x_hat).sum(0, keepdim=True), g.sum(0, keepdim=True))
+            ),
+            "gamma and beta are (d,), and so are their gradients; here keepdim=True is one axis too many",
+        ),
+        Wrong(
+            with_others(lambda g, x, x_hat, g_hat, rho: (g.T @ x_hat, g.sum(0))),
+            "gamma multiplies entry by entry, so its gradient sums g * x_hat; @ mixes the features",
         ),
         Wrong(
             over_the_batch,
@@ -432,7 +593,6 @@ LEARNING_RATE = Exercise(
     reference=learning_rate,
     right=(rate_in_two_parts, rate_with_torch),
     inputs=lambda: [(1, 4, 4), (3, 4, 4), (4, 4, 4), (9, 4, 4), (100, 16, 25), (5, 16, 25)],
-    tolerance=1e-9,
     praise="A line up to the warm-up's end, then the root of the step, and the two meet there.",
     wrong=(
         Wrong(
@@ -490,6 +650,34 @@ LEARNING_RATE = Exercise(
         Wrong(
             lambda step, width, warmup: width**-0.5 * (step**-0.5 + step * warmup**-1.5),
             "(5.12) takes the smaller of the two, and you add them",
+        ),
+        Wrong(
+            lambda step, width, warmup: width**-1 / 2 * min(step**-1 / 2, step * warmup**-3 / 2),
+            "** goes before /: width**-1/2 is half of 1 / width; write width**-0.5",
+        ),
+        Wrong(
+            lambda step, width, warmup: width**0.5 * min(step**0.5, step * warmup**1.5),
+            "the minus signs are missing in the powers",
+        ),
+        Wrong(
+            lambda step, width, warmup: warmup**-0.5 * min(step**-0.5, step * width**-1.5),
+            "width and warmup have changed places",
+        ),
+        Wrong(
+            lambda step, width, warmup: width**-0.5 * min(step**-0.5, step // warmup**1.5),
+            "// rounds down to a whole number; divide with /",
+        ),
+        Wrong(
+            lambda step, width, warmup: width**-0.5 * min(step**-0.5, (step * warmup) ** -1.5),
+            "mind the bracket: the power -3/2 belongs to the warm-up alone, the step is not in it",
+        ),
+        Wrong(
+            lambda step, width, warmup: (width * warmup) ** -0.5,
+            "this is the peak (5.13) at every step; before and behind it the rate is lower",
+        ),
+        Wrong(
+            lambda step, width, warmup: (width * warmup) ** -0.5 * min(step / warmup, warmup / step),
+            "the warm-up is right; behind it the rate falls with the root of the step, not with the step",
         ),
     ),
 )
@@ -597,6 +785,39 @@ MENDED_NORM = Exercise(
                 gamma * (x - x.mean(0)) / (x.var(0, correction=0) + eps).sqrt() + beta
             ),
             "you normalise over the first axis; a layer norm treats each token by itself",
+        ),
+        Wrong(
+            lambda x, gamma, beta, eps: (
+                gamma * (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + eps).sqrt()
+                + beta
+            ),
+            "axis 1 is the last one only if x has two axes; x is (..., d), so say -1",
+        ),
+        Wrong(
+            lambda x, gamma, beta, eps: gamma * (x - x.mean()) / (x.var(correction=0) + eps).sqrt() + beta,
+            "you take one mean and one variance of all numbers; each token has its own",
+        ),
+        Wrong(
+            lambda x, gamma, beta, eps: (
+                gamma * (x - x.mean(-1)) / (x.var(-1, correction=0) + eps).sqrt() + beta
+            ),
+            "keepdim=True is missing: each token's own mean is to be taken from each token",
+        ),
+        Wrong(
+            wrong_norm(lambda x, eps: 1 / (x.var(-1, keepdim=True, correction=0) + eps).sqrt()),
+            "you multiply by the root; (5.2) divides by it",
+        ),
+        Wrong(
+            wrong_norm(lambda x, eps: ((x - mean(x)).square().sum(-1, keepdim=True) + eps).sqrt()),
+            "the variance is the mean of the squares, and you take their sum",
+        ),
+        Wrong(
+            wrong_norm(lambda x, eps: x.var(-1, keepdim=True, correction=0).clamp(min=eps).sqrt()),
+            "eps is added to the variance; it is no lower bound",
+        ),
+        Wrong(
+            lambda x, gamma, beta, eps: mended_norm(x, beta, gamma, eps),
+            "gamma and beta have changed places: gamma multiplies, beta is added",
         ),
     ),
 )
@@ -747,6 +968,44 @@ BEAM_STEP = Exercise(
                 (live[:, None] + log_p).flatten().topk(min(log_p.shape[1], log_p.numel()))[1], live, log_p
             ),
             "you keep as many as there are tokens; the beam stays as wide as it was, len(live)",
+        ),
+        Wrong(
+            lambda live, log_p: (
+                (live + log_p).flatten().topk(len(live))[0],
+                (live + log_p).flatten().topk(len(live))[1] // log_p.shape[1],
+                (live + log_p).flatten().topk(len(live))[1] % log_p.shape[1],
+            ),
+            "live has one number for each row of the table: make it a column with live[:, None]",
+        ),
+        Wrong(
+            lambda live, log_p: (
+                beam_step(live, log_p)[0],
+                (live[:, None] + log_p).flatten().topk(len(live))[1] / log_p.shape[1],
+                beam_step(live, log_p)[2],
+            ),
+            "rows have whole numbers: divide with //",
+        ),
+        Wrong(
+            lambda live, log_p: (
+                log_p[beam_step(live, log_p)[1], beam_step(live, log_p)[2]],
+                *beam_step(live, log_p)[1:],
+            ),
+            "the choice is right; the scores are of whole prefixes, with what they had before",
+        ),
+        Wrong(
+            lambda live, log_p: (
+                beam_step(live, log_p)[0] - (live[:, None] + log_p).logsumexp((0, 1)),
+                *beam_step(live, log_p)[1:],
+            ),
+            "the choice is right; the scores are plain sums, and need not be normalised among each other",
+        ),
+        Wrong(
+            lambda live, log_p: (*beam_step(live, log_p)[1:], beam_step(live, log_p)[0]),
+            "the scores come first, then parents, then tokens",
+        ),
+        Wrong(
+            lambda live, log_p: (live[:, None] + log_p).flatten().topk(len(live)),
+            "topk gives scores and places in the flat table; make the places rows and columns",
         ),
     ),
 )

@@ -80,6 +80,33 @@ def with_the_old_value(x: Tensor, decay: float) -> Tensor:
     return before / (1 - decay**t)
 
 
+def counts(x: Tensor) -> Tensor:
+    """1, 2, ... n, one for each row."""
+    return torch.arange(1, len(x) + 1).double()[:, None]
+
+
+def same_tensor(x: Tensor, decay: float, factor: float = 1.0) -> Tensor:
+    """What comes of a list that holds one tensor n times, changed in place in each step."""
+    return (factor * plain(x, decay)[-1:]).expand(len(x), -1).clone()
+
+
+def begun_and_corrected(x: Tensor, decay: float) -> Tensor:
+    t = counts(x)
+    return (plain(x, decay) + decay**t * x[0]) / (1 - decay**t)
+
+
+def in_place(x: Tensor, decay: float) -> Tensor:
+    for t in range(1, len(x)):
+        x[t] = decay * x[t - 1] + (1 - decay) * x[t]
+    return x
+
+
+def with_integers(x: Tensor, decay: float) -> Tensor:
+    places = torch.arange(len(x))
+    age = places[:, None] - places
+    return (age * log(decay)).masked_fill(age < 0, -torch.inf).softmax(1) @ x
+
+
 def softmax_of(score, x: Tensor, axis: int = 1, seen=lambda age: age >= 0) -> Tensor:
     age = ages(len(x))
     return score(age).masked_fill(~seen(age), -torch.inf).softmax(axis)
@@ -187,6 +214,70 @@ AVERAGE = Exercise(
             lambda x, d: x.cumsum(0) / torch.arange(1, len(x) + 1)[:, None],
             "all your values weigh the same, whatever their age and the decay",
         ),
+        Wrong(
+            same_tensor,
+            "all your rows are one tensor: m *= ... and m += ... change it in place, also where it stands in the list; write m = decay * m + ...",
+        ),
+        Wrong(
+            lambda x, d: plain(x, d) - d ** counts(x),
+            "division comes before subtraction: m / 1 - decay**t needs brackets, m / (1 - decay**t)",
+        ),
+        Wrong(
+            lambda x, d: plain(x, d) / (1 - d * counts(x)),
+            "you multiply decay by t; the missing share is a power, decay**t",
+        ),
+        Wrong(
+            lambda x, d: plain(x, d) / (1 - d) ** counts(x),
+            "your power stands outside the brackets: divide by 1 - decay**t, not by (1 - decay)**t",
+        ),
+        Wrong(
+            begun_and_corrected,
+            "you begin with the first value and correct as well: the correction is for a start at zero",
+        ),
+        Wrong(
+            in_place,
+            "you write into x itself, so its owner loses the series; make a new list or tensor",
+        ),
+        Wrong(
+            lambda x, d: [*average(x, d)],
+            "you return a list of rows; torch.stack makes one tensor of them",
+        ),
+        Wrong(
+            lambda x, d: torch.cat([*average(x, d)]),
+            "torch.cat strings the rows into one long vector; torch.stack puts them one under the other",
+        ),
+        Wrong(
+            lambda x, d: average(x, d)[:1],
+            "only the first row came back: the return stands inside the loop; move it out to the left",
+        ),
+        Wrong(
+            lambda x, d: average(x, d).T,
+            "the averages are right but lie on their side: time should run down the rows",
+        ),
+        Wrong(
+            lambda x, d: average(x[1:], d),
+            "your average begins with the second value; the first row of x counts too",
+        ),
+        Wrong(
+            lambda x, d: average(x, d).float(),
+            "the averages are right, in float32: begin with torch.zeros_like(x[0]), or torch.empty_like(x), to stay in the dtype of x",
+        ),
+        Wrong(
+            lambda x, d: plain(x, d) / (1 - d ** torch.arange(1, len(x) + 1)),
+            "your divisors lie along the columns; they belong to the rows: give them a second axis with [:, None]",
+        ),
+        Wrong(
+            with_integers,
+            "your weights are float32 (scores from integer ages are) and cannot multiply x: make them x.dtype",
+        ),
+        Wrong(
+            lambda x, d: (ages(len(x)) * log(d)).tril().softmax(1) @ x,
+            "a score of 0 still gets a weight, e**0 = 1: hide the future with -inf, not with 0 or tril",
+        ),
+        Wrong(
+            lambda x, d: (ages(len(x)) * log(d)).softmax(1).tril() @ x,
+            "you hide the future after the softmax, so what is left does not sum to 1: mask the scores before",
+        ),
     ),
 )
 
@@ -250,6 +341,34 @@ HALF_LIFE = Exercise(
             "the loss is not the same amount in each step but the same factor: d**h = 1/2",
         ),
         Wrong(lambda h: 0.5 ** (1 // h), "1 // h is a division without fractions; write 1 / h"),
+        Wrong(
+            lambda h: (1 / h) ** 0.5,
+            "base and exponent have changed places: it is one half that is raised to the power 1/h",
+        ),
+        Wrong(
+            lambda h: 1 - 0.5**h,
+            "this is the share that a decay of one half loses in h steps; here the decay is asked for, from d**h = 1/2",
+        ),
+        Wrong(
+            lambda h: round(0.5 ** (1 / h), 2),
+            "right to two places; do not round: 0.99 and 0.9942 have half-lives of 69 and 120",
+        ),
+        Wrong(
+            lambda h: 0.5 ** (1 / (h + 1)),
+            "one step too long: the newest value has age 0, so the age h has the weight d**h, not d**(h + 1)",
+        ),
+        Wrong(
+            lambda h: exp(-h),
+            "exp(-h) falls as the half-life grows; a longer half-life must give a larger decay: take a root",
+        ),
+        Wrong(
+            lambda h: log(0.5) / log(h),
+            "this turns (6.8) round the wrong way: there log(d) is what is asked for, the logarithm of 1/2 divided by h",
+        ),
+        Wrong(
+            lambda h: [0.5 ** (1 / h)],
+            "the number is right, but it stands in a list; return it alone",
+        ),
     ),
 )
 
@@ -341,6 +460,65 @@ BACKWARD = Exercise(
             lambda g, d: average_backward(g, d)[0],
             "you return the gradient of the first x only; keep one for every time",
         ),
+        Wrong(
+            lambda g, d: [*average_backward(g, d).flip(0)],
+            "you return the list, and it begins with the last row: torch.stack it and flip it",
+        ),
+        Wrong(
+            lambda g, d: [*average_backward(g, d).flip(0)].flip(0),
+            "a list has no flip: torch.stack it first",
+        ),
+        Wrong(
+            lambda g, d: g[::-1],
+            "torch has no negative steps: write g.flip(0) for the rows in reversed order",
+        ),
+        Wrong(
+            lambda g, d: (1 - d) * suffix(g, d * (1 - d)),
+            "your 1 - decay goes round in the recursion; keep r = g_t + decay r, and multiply only what you append",
+        ),
+        Wrong(
+            lambda g, d: (1 - d) * suffix(g, 1 - d),
+            "your r fades by 1 - decay from step to step; the way from m_t back to m_{t-1} has the slope decay",
+        ),
+        Wrong(
+            lambda g, d: (1 - d) * F.pad(suffix(g, d)[1:], (0, 0, 0, 1)),
+            "you append before you update r: each row lacks its own g_t",
+        ),
+        Wrong(
+            lambda g, d: average_backward(g, d).flip(0).flip(1),
+            "you flip the columns at the end; the rows are upside down: flip(0)",
+        ),
+        Wrong(
+            lambda g, d: plain(g, d).flip(0),
+            "you forgot to reverse g before the loop: you go down, and then turn the result upside down",
+        ),
+        Wrong(
+            lambda g, d: (1 - d) * (g + d * F.pad(g[1:], (0, 0, 0, 1))),
+            "you look one step ahead only: use the r of the row below, which holds all later ones, not its g",
+        ),
+        Wrong(
+            lambda g, d: (
+                F.pad(average_backward(g, d)[:-1], (0, 0, 0, 1))
+                - F.pad((1 - d) * d ** torch.arange(len(g) - 1, 0, -1)[:, None] * g[-1:], (0, 0, 0, 1))
+            ),
+            "the last row is missing: your loop begins one above it; r_n = g_n",
+        ),
+        Wrong(
+            lambda g, d: same_tensor(g.flip(0), d, 1 / (1 - d)) * (1 - d),
+            "all your rows are one tensor: r *= ... and r += ... change it in place, also where it stands in the list",
+        ),
+        Wrong(
+            lambda g, d: -average_backward(g, d),
+            "the sign is turned: these are gradients, not a step against them",
+        ),
+        Wrong(
+            lambda g, d: average_backward(g, d).sum(0),
+            "you add up over time; each x_t has its own gradient",
+        ),
+        Wrong(
+            lambda g, d: average_backward(g, d).float(),
+            "the numbers are right, in float32: begin with torch.zeros_like(g[0]) to stay in the dtype of g",
+        ),
     ),
 )
 
@@ -397,6 +575,39 @@ def variant(
 
 def times_present(weights: Tensor, past: Tensor, present: Tensor) -> Tensor:
     return (weights[:, None] * present).sum(0)
+
+
+def dot_products(x: Tensor, window: int, beta: float) -> Tensor:
+    age = ages(len(x))
+    scores = (beta * x @ x.T).masked_fill((age < 1) | (age > window), -torch.inf)
+    return scores.softmax(1).nan_to_num() @ x
+
+
+def without_max(x: Tensor, window: int, beta: float) -> Tensor:
+    out = torch.zeros_like(x)
+    for t in range(1, len(x)):
+        past = x[t - window : t]
+        out[t] = (beta * F.cosine_similarity(past, x[t : t + 1], dim=1)).softmax(0) @ past
+    return out
+
+
+def asked_by_the_last(x: Tensor, window: int, beta: float) -> Tensor:
+    out = torch.zeros_like(x)
+    for t in range(1, len(x)):
+        past = x[max(0, t - window) : t]
+        out[t] = (beta * F.cosine_similarity(past, x[t - 1 : t], dim=1)).softmax(0) @ past
+    return out
+
+
+def in_place_from_the_end(x: Tensor, window: int, beta: float) -> Tensor:
+    for t in range(len(x) - 1, 0, -1):
+        past = x[max(0, t - window) : t]
+        x[t] = (beta * F.cosine_similarity(past, x[t : t + 1], dim=1)).softmax(0) @ past
+    return x
+
+
+def not_summed(x: Tensor, window: int, beta: float) -> Tensor:
+    return variant(x, window, beta, pool=lambda weights, past, now: weights[:, None] * past)
 
 
 GALLERY = Exercise(
@@ -465,6 +676,74 @@ GALLERY = Exercise(
             lambda x, w, b: attend(x, w, b)[1:],
             "a row is missing: keep the first one, as zeros",
         ),
+        Wrong(
+            lambda x, w, b: attend(x, len(x), b),
+            "you look at the whole past; only the last `window` places count",
+        ),
+        Wrong(
+            dot_products,
+            "your scores are dot products, so long vectors win; (6.14) asks for the cosine, as given",
+        ),
+        Wrong(
+            without_max,
+            "the max(0, ...) is gone: near the start t - window is negative, and counts from the end of x",
+        ),
+        Wrong(
+            asked_by_the_last,
+            "your query is the place before t; t itself asks, only it is not among the keys",
+        ),
+        Wrong(
+            lambda x, w, b: F.pad(attend(x, w, b)[:-1], (0, 0, 1, 0)),
+            "your result is one time late: row t is what time t finds",
+        ),
+        Wrong(
+            lambda x, w, b: variant(x, w - 1, b, start=2, after=-1, longer=2),
+            "your window lies one place too far back, at both ends: it holds t - window to t - 1",
+        ),
+        Wrong(
+            lambda x, w, b: variant(x, w, b, start=2, after=-1),
+            "your window ends one place too early: x[t - 1] is past already, so stop at t",
+        ),
+        Wrong(
+            in_place_from_the_end,
+            "you write into x, which the caller still needs, and which other rows look back on; write into out",
+        ),
+        Wrong(
+            not_summed,
+            "the weighted values still lie one under the other: add them up with sum(0), or write weights @ past",
+        ),
+        Wrong(
+            lambda x, w, b: variant(x, w, b, pool=lambda a, past, now: (a[:, None] * past).sum()),
+            "sum() adds up the columns too; sum(0) keeps them",
+        ),
+        Wrong(
+            lambda x, w, b: variant(x, w, b, pool=lambda a, past, now: (a * past).sum(0)),
+            "the weights lie along the columns; they belong to the rows of the past: weights[:, None]",
+        ),
+        Wrong(
+            lambda x, w, b: variant(x, w, b, pool=lambda a, past, now: past @ a),
+            "past @ weights sums over the columns; the weights go first: weights @ past",
+        ),
+        Wrong(
+            lambda x, w, b: variant(x, w, b, after=1, pool=lambda a, past, now: a[:-1] @ past[:-1]),
+            "you drop the present after the softmax, so what is left does not sum to 1: drop it before",
+        ),
+        Wrong(
+            lambda x, w, b: variant(x, w, b, weigh=lambda c, beta: c / c.sum()),
+            "you divide the cosines by their sum; that can be zero or negative: use the softmax",
+        ),
+        Wrong(
+            lambda x, w, b: variant(x, w, b, weigh=lambda c, beta: (beta * c).exp()),
+            "your exponentials are not divided by their sum; that is the rest of the softmax",
+        ),
+        Wrong(
+            lambda x, w, b: F.pad(attend(x, w, b)[1:2], (0, 0, 1, len(x) - 2)),
+            "only the second row is filled: the return stands inside the loop; move it out to the left",
+        ),
+        Wrong(
+            lambda x, w, b: attend(x, w, b)[-1],
+            "you return the last row only; fill one row of out in each step",
+        ),
     ),
 )
 
@@ -493,6 +772,23 @@ def weighted(weights: Tensor, x: Tensor) -> Tensor:
 
 def fading(now: float, times: Tensor, half_life: float) -> Tensor:
     return torch.where(times <= now, 0.5 ** ((now - times) / half_life), 0)
+
+
+def recursion_with_gaps(now: float, times: Tensor, x: Tensor, half_life: float) -> Tensor:
+    m, before = torch.zeros_like(x[0]), times[0]
+    for time, value in zip(times[times <= now], x[times <= now], strict=True):
+        d = 0.5 ** ((time - before) / half_life)
+        m, before = d * m + (1 - d) * value, time
+    return m
+
+
+def uncorrected(now: float, times: Tensor, x: Tensor, half_life: float) -> Tensor:
+    return (1 - 0.5 ** (1 / half_life)) * (fading(now, times, half_life) * x).sum()
+
+
+def zero_for_the_future(now: float, times: Tensor, x: Tensor, half_life: float) -> Tensor:
+    x[times > now] = 0
+    return weighted(0.5 ** ((now - times) / half_life), x)
 
 
 def gaps() -> list[tuple]:
@@ -579,6 +875,60 @@ GAPS = Exercise(
         Wrong(
             lambda now, times, x, h: average_at(now, times, x, h) * (1 - 0.5 ** (1 / h)),
             "the factor 1 - d cancels when you divide by the sum of the weights; leave it out above too",
+        ),
+        Wrong(
+            recursion_with_gaps,
+            "your recursion gives a value the share that its gap before it leaves; divide the sum of w x by the sum of the weights w instead",
+        ),
+        Wrong(
+            uncorrected,
+            "1 - d is the right factor only for even steps without an end; divide by the sum of the weights",
+        ),
+        Wrong(
+            lambda now, times, x, h: uncorrected(now, times, x, h) / (1 - 0.5 ** ((times <= now).sum() / h)),
+            "1 - d**t is the sum of the weights for even steps only; here add up the weights themselves",
+        ),
+        Wrong(
+            zero_for_the_future,
+            "you change an input, which the caller still needs; leave the later values out with x[times <= now]",
+        ),
+        Wrong(
+            lambda now, times, x, h: (fading(now, times, h) * x).sum() / (times <= now).sum(),
+            "you divide by the number of past values; divide by the sum of their weights",
+        ),
+        Wrong(
+            lambda now, times, x, h: weighted(torch.where(times <= now, 0.5 ** ((now - times) // h), 0), x),
+            "// drops the fractions of a half-life, so the weights fall in stairs; write /",
+        ),
+        Wrong(
+            lambda now, times, x, h: weighted(torch.where(times <= now, 0.5 * (now - times) / h, 0), x),
+            "you multiply by one half where a power is meant: 0.5 ** (age / half_life)",
+        ),
+        Wrong(
+            lambda now, times, x, h: weighted(torch.where(times >= now, 0.5 ** ((now - times) / h), 0), x),
+            "your comparison is turned round: you keep the future and drop the past",
+        ),
+        Wrong(
+            lambda now, times, x, h: torch.where(times <= now, (times - now) * log(2) / h, 0).softmax(0) @ x,
+            "a score of 0 still gets a weight, e**0 = 1: hide what comes after now with -inf",
+        ),
+        Wrong(
+            lambda now, times, x, h: fading(now, times, h).softmax(0) @ x,
+            "you take a softmax of the weights; they are exponentials already: divide them by their sum",
+        ),
+        Wrong(
+            lambda now, times, x, h: weighted(
+                torch.where(times <= now, 0.5 ** ((now - times) / h), -torch.inf), x
+            ),
+            "-inf hides a score before a softmax; a weight that should not count is 0",
+        ),
+        Wrong(
+            lambda now, times, x, h: x[times <= now][-1],
+            "you return the newest value alone; the older ones count too, with less weight",
+        ),
+        Wrong(
+            lambda now, times, x, h: weighted(0.5 ** ((now - times[times <= now]) / h), x),
+            "you leave out the later times but not their values: take x[times <= now] as well",
         ),
     ),
 )

@@ -112,6 +112,46 @@ JOINT = Exercise(
             lambda x, W: torch.sigmoid(x @ W),
             "`x @ W` multiplies along the last axis, the columns; the sum runs over the channels",
         ),
+        Wrong(
+            lambda x, W: 1 / (1 + torch.einsum("ck,bkhw->bchw", W, x).exp()),
+            "the sign of the exponent is turned round: the sigmoid is 1/(1 + exp(-v))",
+        ),
+        Wrong(
+            lambda x, W: joint_gate(x, W).sigmoid(),
+            "two sigmoids in a row: all your gates lie between 0.5 and 0.74; (7.4) has one",
+        ),
+        Wrong(
+            lambda x, W: torch.einsum("ck,bkhw->bchw", W, x).softmax(3),
+            "your gates sum to 1 over the columns: that is a softmax; each number has a sigmoid of its own",
+        ),
+        Wrong(
+            lambda x, W: torch.einsum("ck,bkhw->bchw", W, x).clamp(0, 1),
+            "you cut the scores off at 0 and 1; the gate of (7.4) is a sigmoid, which never gets there",
+        ),
+        Wrong(
+            lambda x, W: torch.sigmoid(x),
+            "W is not used: each score is a weighted sum over all channels of its place",
+        ),
+        Wrong(
+            lambda x, W: (x.flatten(2).mT @ W.T).sigmoid().reshape(x.shape),
+            "your last axis is the channels when you reshape, so the numbers land in wrong places; transpose back first",
+        ),
+        Wrong(
+            lambda x, W: (W @ x.flatten(2)).sigmoid(),
+            "the numbers are right, but the places still form one axis: give them back their rows and columns",
+        ),
+        Wrong(
+            lambda x, W: torch.sigmoid(torch.einsum("ck,bkhw->bc", W, x)),
+            "h and w are missing behind the arrow, so the places are summed; the joint gate keeps them",
+        ),
+        Wrong(
+            lambda x, W: torch.sigmoid(torch.einsum("ck,khw->chw", W, x[0])),
+            "that is the first image alone; give the gates of the whole batch",
+        ),
+        Wrong(
+            lambda x, W: torch.sigmoid(F.conv2d(x, W)),
+            "a convolution's kernel has four axes, outputs, inputs and its two sides: use `W[:, :, None, None]`",
+        ),
     ),
 )
 
@@ -175,7 +215,7 @@ GRADIENT = Exercise(
         ),
         Wrong(
             lambda g, x, w: parts(g, x, w)[0] * (g + parts(g, x, w)[1] / parts(g, x, w)[2]),
-            "only the direct part is multiplied by s; you multiply both",
+            "only the direct part is multiplied by s, and the sum is over g times x (not g times y); you multiply both",
         ),
         Wrong(
             lambda g, x, w: parts(g, x, w)[0] * g + parts(g, x, w)[1] / w[:, None, None] / parts(g, x, w)[2],
@@ -228,6 +268,53 @@ GRADIENT = Exercise(
         Wrong(
             lambda g, x, w: parts(g, x, w)[0] * x + parts(g, x, w)[1] / parts(g, x, w)[2],
             "the direct part is s times g, the gradient that arrives; you have s times x, the output",
+        ),
+        Wrong(
+            lambda g, x, w: parts(g, x, w)[0] * g + parts(g, x, w)[1] / x.shape[2],
+            "you divide by the number of rows; the mean runs over all N places, rows times columns",
+        ),
+        Wrong(
+            lambda g, x, w: parts(g, x, w)[0] * g + parts(g, x, w)[1] / x.shape[3],
+            "you divide by the number of columns; the mean runs over all N places, rows times columns",
+        ),
+        Wrong(
+            lambda g, x, w: parts(g, x, w)[0] * g + parts(g, x, w)[1] / x[0].numel(),
+            "you divide by C N; each mean runs over the N places of one channel",
+        ),
+        Wrong(
+            lambda g, x, w: parts(g, x, w)[0] * g + parts(g, x, w)[1] / x.numel(),
+            "you divide by the count of all numbers, images and channels too; the mean runs over the N places",
+        ),
+        Wrong(
+            lambda g, x, w: (
+                parts(g, x, w)[0] * g + (parts(g, x, w)[1] / parts(g, x, w)[2]).sum(0, keepdim=True)
+            ),
+            "you sum over the batch; that is for the gradient of w, and x has one for each image",
+        ),
+        Wrong(
+            lambda g, x, w: parts(g, x, w)[0] * g + g * x * w[:, None, None] * _slope(x, w)(None),
+            "the gate is one number for all places: sum g times x over them, and divide by N for the mean",
+        ),
+        Wrong(
+            lambda g, x, w: (
+                parts(g, x, w)[0] * g
+                + _through(g, x, w, _slope(x, w)) / w[:, None, None] * x.mean((2, 3), keepdim=True)
+            ),
+            "from v back to z the factor is w; with z in its place you are on the way to the gradient of w",
+        ),
+        Wrong(
+            lambda g, x, w: (
+                parts(g, x, w)[0] * g + _through(g.sum((2, 3), keepdim=True).expand_as(g), x, w, _slope(x, w))
+            ),
+            "you sum g and x each by itself; multiply them at each place first, and then sum",
+        ),
+        Wrong(
+            lambda g, x, w: (parts(g, x, w)[0] * g, (parts(g, x, w)[1] / parts(g, x, w)[2])),
+            "both parts are right; add them up instead of returning a pair",
+        ),
+        Wrong(
+            lambda g, x, w: parts(g, x, w)[0] * g * x,
+            "that is g times the output; write both parts of (7.9)",
         ),
     ),
 )
@@ -342,6 +429,41 @@ SIGNATURE = Exercise(
             lambda J: tuple(part**0.5 for part in signature_of(J)),
             "that is one square root too many: the figures draw roots, the signature does not hold them",
         ),
+        Wrong(
+            lambda J: (J.square().sum((1, 3)).sqrt(), J.square().sum((0, 2)).sqrt()),
+            "that is the root of the sum; once each matrix is divided by its maximum, sum and mean are the same",
+        ),
+        Wrong(
+            lambda J: (J.square().mean((1, 3)), J.square().mean((0, 2))),
+            "two steps are missing: the square root, and the division by the largest entry",
+        ),
+        Wrong(
+            lambda J: (signature_of(J)[0], _raw(J)[1]),
+            "the matrix over channels is right; divide the one over places by its maximum too",
+        ),
+        Wrong(
+            lambda J: (_raw(J)[0], signature_of(J)[1]),
+            "the matrix over places is right; divide the one over channels by its maximum too",
+        ),
+        Wrong(
+            lambda J: tuple(part / part.amax(0) for part in _raw(J)),
+            "you divide each column by a maximum of its own; take one for the whole matrix, `.max()` without an axis",
+        ),
+        Wrong(
+            lambda J: tuple(part / J.abs().max() for part in _raw(J)),
+            "you divide by the largest slope in J; each matrix is divided by its own largest entry",
+        ),
+        Wrong(
+            lambda J: (
+                signature_of(J)[0][:, None, :, None],
+                signature_of(J)[1][None, :, None, :],
+            ),
+            "the numbers are right; leave `keepdim` out, so that only the axes (c, c) and (n, n) remain",
+        ),
+        Wrong(
+            lambda J: _scaled(J.square().mean((0, 1)).sqrt(), J.square().mean((2, 3)).sqrt()),
+            "the axes of J are channel, place, channel, place: the places are 1 and 3, the channels 0 and 2",
+        ),
     ),
 )
 
@@ -439,6 +561,50 @@ MEND = Exercise(
         Wrong(
             lambda x, w: x * torch.sigmoid(x.mean((2, 3), keepdim=True)),
             "the weights w are gone; the score is w times the mean",
+        ),
+        Wrong(
+            lambda x, w: x * torch.sigmoid(w[:, None, None] * x.mean(2, keepdim=True)),
+            "you average over the rows alone; the channel gate of (7.2) averages over rows and columns",
+        ),
+        Wrong(
+            lambda x, w: x * torch.sigmoid(w[:, None, None] * x.mean(3, keepdim=True)),
+            "you average over the columns alone; the channel gate of (7.2) averages over rows and columns",
+        ),
+        Wrong(
+            lambda x, w: x * torch.sigmoid(w[:, None, None] * x.mean(1, keepdim=True)),
+            "you average over the channels; the mean of (7.2) runs over the places, and the channels stay apart",
+        ),
+        Wrong(
+            lambda x, w: x * torch.sigmoid(w[:, None, None] * x.mean((1, 2, 3), keepdim=True)),
+            "all channels get the mean of the whole image; each one has a mean of its own",
+        ),
+        Wrong(
+            lambda x, w: x * torch.sigmoid(w[:, None, None] * x.mean()),
+            "`x.mean()` runs over the batch too, so the images are still joined; give it the axes (2, 3)",
+        ),
+        Wrong(
+            lambda x, w: x * torch.sigmoid(w[:, None, None] * x.amax((2, 3), keepdim=True)),
+            "you take the maximum over the places; the descriptor of (7.2), the mean, was right",
+        ),
+        Wrong(
+            lambda x, w: x * torch.sigmoid(x),
+            "now each number gates itself: mean and weight are gone; take away the softmax and no more",
+        ),
+        Wrong(
+            lambda x, w: x.shape[1] * x * channel_gate(x, w).softmax(1),
+            "times the number of channels, the gates average 1, and they still share that out; no softmax is wanted",
+        ),
+        Wrong(
+            lambda x, w: x * channel_gate(x, w) / len(x),
+            "you divide by the number of images, so the batch size still sets the strength; leave the sigmoid alone",
+        ),
+        Wrong(
+            lambda x, w: x * channel_gate(x, w) / channel_gate(x, w).amax(0),
+            "dividing by the largest gate of the batch still joins the images; leave the sigmoid alone",
+        ),
+        Wrong(
+            lambda x, w: (x * channel_gate(x, w), channel_gate(x, w)),
+            "the features are right; return them alone, without the gate",
         ),
     ),
 )
@@ -541,6 +707,50 @@ ROWS = Exercise(
         Wrong(
             lambda x, W: x * torch.sigmoid(torch.einsum("ck,bkh->bch", W, x.mean(3))),
             "give the gate a fourth axis: (b, c, h) must become (b, c, h, 1) before it multiplies x",
+        ),
+        Wrong(
+            lambda x, W: x * joint_gate(x.mean((1, 3), keepdim=True).expand(-1, x.shape[1], -1, -1), W),
+            "you average over the channels as well; the descriptor keeps channels and rows",
+        ),
+        Wrong(
+            lambda x, W: x * joint_gate(x.mean((0, 3), keepdim=True), W),
+            "you average over the batch as well, so that all images get the same gates",
+        ),
+        Wrong(
+            lambda x, W: x * joint_gate(x, W).mean(3, keepdim=True),
+            "you average the gates; the mean is the descriptor and comes first, in front of W and the sigmoid",
+        ),
+        Wrong(
+            lambda x, W: (x * joint_gate(x, W)).mean(3, keepdim=True),
+            "you average the output over the columns; the mean belongs to the descriptor, and the output keeps x's shape",
+        ),
+        Wrong(
+            lambda x, W: x * joint_gate(x.mean(3, keepdim=True), W) * joint_gate(x.mean(2, keepdim=True), W),
+            "that has a gate for the columns as well; here only the rows are asked for",
+        ),
+        Wrong(
+            lambda x, W: x * _rows(x, W).tanh(),
+            "a tanh runs from -1 to 1 and may turn signs round; the gate is a sigmoid",
+        ),
+        Wrong(
+            lambda x, W: x * _rows(x, W).relu(),
+            "a ReLU has no upper bound; the gate is a sigmoid",
+        ),
+        Wrong(
+            lambda x, W: x * _rows(x.sigmoid(), W),
+            "the sigmoid comes last, behind W; you take it of x",
+        ),
+        Wrong(
+            lambda x, W: x * torch.einsum("ck,bkhw->bchw", W, x.mean(3, keepdim=True).sigmoid()),
+            "the sigmoid comes last, behind W; you take it of the means",
+        ),
+        Wrong(
+            lambda x, W: x * torch.sigmoid(W.sum(1)[:, None, None] * x.mean(3, keepdim=True)),
+            "you sum the weights first and multiply z_c by the sum; each weight has a channel z_k of its own",
+        ),
+        Wrong(
+            lambda x, W: (x * joint_gate(x.mean(3, keepdim=True), W), _rows(x, W).sigmoid()),
+            "the features are right; return them alone, without the gate",
         ),
     ),
 )

@@ -240,6 +240,11 @@ def t_of(channels: int, gamma, b) -> float:
     return (math.log2(channels) + b) / gamma
 
 
+NOT_AN_INT = (
+    "the numbers are right, but a kernel size is a whole number: one of 5.0 is refused by Conv1d; return an "
+    "int, for instance int(k)"
+)
+
 RULE = Exercise(
     reference=kernel_rule,
     right=(kernel_by_bump, kernel_by_search, kernel_by_bit),
@@ -248,7 +253,9 @@ RULE = Exercise(
         + [(64, 1, 0), (8, 3, 6), (256, 3, 2), (40, 1.5, 0.5), (1024, 2, 2)]
     ),
     praise="Nearest odd, and ties go up: right at 8, 128 and 2048 too.",
+    whole=NOT_AN_INT,
     wrong=(
+        Wrong(lambda C, gamma, b: t_of(C, gamma, b) // 2 * 2 + 1, NOT_AN_INT),
         Wrong(
             lambda C, gamma, b: int(t_of(C, gamma, b)),
             "you return even numbers, 2 for 16 channels for example: truncation is the first half of the rule, "

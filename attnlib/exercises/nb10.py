@@ -151,6 +151,62 @@ GATE = Exercise(
             lambda x, K: convolve(pool(x).sigmoid(), K),
             "the sigmoid stands in front of the convolution; it belongs behind it",
         ),
+        Wrong(
+            lambda x, K: torch.sigmoid(convolve(torch.stack([x.amax(2), x.mean(2)], 1), K)),
+            "you pool over the rows, axis 2; the channels are axis 1",
+        ),
+        Wrong(
+            lambda x, K: torch.sigmoid(convolve(torch.stack([x.amax(-1), x.mean(-1)], 1), K)),
+            "you pool over the columns, the last axis; the channels are axis 1",
+        ),
+        Wrong(
+            lambda x, K: torch.sigmoid(convolve(pool(x)[:, :1], K[:, :1])),
+            "the mean has no part in your gate: the kernel's second half belongs to it",
+        ),
+        Wrong(
+            lambda x, K: torch.sigmoid(convolve(pool(x)[:, 1:], K[:, 1:])),
+            "the maximum has no part in your gate: the kernel's first half belongs to it",
+        ),
+        Wrong(
+            lambda x, K: sum(torch.sigmoid(convolve(pool(x)[:, [a]], K[:, [a]])) for a in (0, 1)),
+            "each of your halves has a sigmoid of its own; add the two scores first, then one sigmoid",
+        ),
+        Wrong(
+            lambda x, K: torch.sigmoid(F.conv2d(F.pad(pool(x), [K.shape[-1] // 2] * 4, mode="replicate"), K)),
+            "you repeat the numbers at the edge; what lies beyond the edge counts as 0",
+        ),
+        Wrong(
+            lambda x, K: 1 - spatial_gate(x, K),
+            "that is 1 minus the gate: check the sign inside of your sigmoid",
+        ),
+        Wrong(
+            lambda x, K: spatial_gate(x, K).sigmoid(),
+            "your score goes through two sigmoids; (10.4) has one",
+        ),
+        Wrong(
+            lambda x, K: torch.sigmoid(F.conv2d(pool(x), K, padding=K.shape[-1])),
+            "your gate is larger than the map: a padding of k is too much, k // 2 is enough",
+        ),
+        Wrong(
+            lambda x, K: torch.sigmoid(F.conv2d(pool(x), K, padding=3)),
+            "a padding of 3 fits a window of 7 only; for a window of k it is k // 2",
+        ),
+        Wrong(
+            lambda x, K: torch.cat([x.max(1, keepdim=True), x.mean(1, keepdim=True)], 1),
+            "max along an axis gives two things, values and indices: take .values, or use amax",
+        ),
+        Wrong(
+            lambda x, K: convolve(torch.stack([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1), K),
+            "stack makes a new axis, and keepdim has kept one already: use cat, or leave keepdim out",
+        ),
+        Wrong(
+            lambda x, K: convolve(torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 0), K),
+            "you join the two maps along the batch; the convolution wants them as two channels: axis 1",
+        ),
+        Wrong(
+            lambda x, K: convolve(x, K),
+            "you convolve x itself; the kernel has two channels, one for each of the two pooled maps",
+        ),
     ),
 )
 
@@ -266,6 +322,46 @@ POOLING = Exercise(
             lambda g, x: torch.cat([g[:, :1] * is_largest(x), g[:, 1:] / x.shape[1] + 0 * x], 1),
             "you return the two ways one behind the other; both end at the same x, so they are added",
         ),
+        Wrong(
+            lambda g, x: g[:, :1] * is_largest(x) + g[:, 1:] / x.shape[0],
+            "you divide by the number of images: x.shape[0]; the channels are x.shape[1]",
+        ),
+        Wrong(
+            lambda g, x: g[:, :1] * is_largest(x) + g[:, 1:] // x.shape[1],
+            "// rounds down to a whole number; the mean's share needs the plain /",
+        ),
+        Wrong(
+            lambda g, x: g[:, :1] * is_largest(x) + g[:, 1:] / x.numel(),
+            "you divide by how many numbers x has; the mean of a place runs over its c channels only",
+        ),
+        Wrong(
+            lambda g, x: (g[:, :1] * is_largest(x) + g[:, 1:]) / x.shape[1],
+            "only the mean's gradient is divided by c; your bracket divides the maximum's too",
+        ),
+        Wrong(
+            lambda g, x: g[:, :1] * is_largest(x) - g[:, 1:] / x.shape[1],
+            "the two ways are added, not subtracted",
+        ),
+        Wrong(
+            lambda g, x: g[:, :1] * ~is_largest(x) + g[:, 1:] / x.shape[1],
+            "you give the maximum's gradient to all but the winner",
+        ),
+        Wrong(
+            lambda g, x: g[:, :1] * (x > 0) + g[:, 1:] / x.shape[1],
+            "x > 0 is the rule of a ReLU; the winner of a place is where x equals its maximum",
+        ),
+        Wrong(
+            lambda g, x: g[:, :1] * x.argmax(1, keepdim=True) + g[:, 1:] / x.shape[1],
+            "argmax gives the winner's number, not a 1 at its place; compare x with its maximum",
+        ),
+        Wrong(
+            lambda g, x: g[:, :1] * (x == x.amax(1)) + g[:, 1:] / x.shape[1],
+            "amax has dropped axis 1, so it no longer lines up with x; pass keepdim=True",
+        ),
+        Wrong(
+            lambda g, x: g[:, 0] * is_largest(x) + g[:, 1] / x.shape[1],
+            "g[:, 0] drops the axis of the channels; keep it with the slices [:, :1] and [:, 1:]",
+        ),
     ),
 )
 
@@ -308,6 +404,10 @@ ENERGY = Exercise(
     inputs=lambda: [
         (ramp(3, 8, 9).abs() + 0.1, torch.tensor([[1, 2, 6, 4], [3, 4, 5, 7], [2, 1, 7, 3]])),
         (ramp(2, 9, 7, step=0.71).abs() + 0.2, torch.tensor([[2, 3, 4, 5], [1, 2, 3, 5]])),
+        (
+            ramp(2, 6, 8, step=0.29).abs() + 0.1,
+            torch.tensor([[1, 0, 5, 2], [2, 1, 4, 5]]),
+        ),  # with the maximum
     ],
     praise="A share between 0 and 1 for each image, whatever the scale of its map.",
     wrong=(
@@ -394,6 +494,46 @@ ENERGY = Exercise(
         Wrong(
             lambda maps, boxes: energy_by_masks(maps.flatten(1).softmax(1).view_as(maps), boxes),
             "you put a softmax on the map first; it is not negative already, so divide by its sum",
+        ),
+        Wrong(
+            by_box(lambda m, x0, y0, x1, y1: m[y0:y1, x0:x1].sum() // m.sum()),
+            "// rounds every share down to 0; divide with the plain /",
+        ),
+        Wrong(
+            by_box(lambda m, x0, y0, x1, y1: m[y0:y1][x0:x1].sum() / m.sum()),
+            "m[y0:y1][x0:x1] cuts the rows twice; rows and columns go into one bracket: m[y0:y1, x0:x1]",
+        ),
+        Wrong(
+            by_box(lambda m, x0, x1, y0, y1: m[y0:y1, x0:x1].sum() / m.sum()),
+            "you read a box as x0, x1, y0, y1; the order is x0, y0, x1, y1",
+        ),
+        Wrong(
+            by_box(lambda m, x0, y0, x1, y1: m[len(m) - y1 : len(m) - y0, x0:x1].sum() / m.sum()),
+            "you count the rows from the bottom; row 0 is the topmost",
+        ),
+        Wrong(
+            by_box(lambda m, x0, y0, x1, y1: m[y0:y1, x0 : x1 + 1].sum() / m.sum()),
+            "your boxes are one column too wide: x1 is left out, as in Python's slices",
+        ),
+        Wrong(
+            by_box(lambda m, x0, y0, x1, y1: m[y0 : y1 + 1, x0:x1].sum() / m.sum()),
+            "your boxes are one row too high: y1 is left out, as in Python's slices",
+        ),
+        Wrong(
+            lambda maps, boxes: 100 * energy_by_masks(maps, boxes),
+            "those are percent; return shares between 0 and 1",
+        ),
+        Wrong(
+            lambda maps, boxes: energy_by_masks(maps, boxes)[0],
+            "you return the first image's share only; does the return stand inside of the loop?",
+        ),
+        Wrong(
+            lambda maps, boxes: energy_by_masks(maps, boxes)[-1],
+            "you return the last image's share only; collect them in a list, and stack it",
+        ),
+        Wrong(
+            lambda maps, boxes: energy_by_masks(maps, boxes)[:, None],
+            "the numbers are right; one axis is enough: (n,), not (n, 1)",
         ),
     ),
 )
@@ -508,6 +648,30 @@ MEND = Exercise(
         Wrong(
             lambda x, K: x * torch.sigmoid(F.conv2d(pool(x), K)),
             "the pooling is mended; the convolution has lost its padding of K.shape[-1] // 2",
+        ),
+        Wrong(
+            lambda x, K: convolve(torch.stack([x.amax(1), x.mean(1)], 1)[..., None], K),
+            "pooled over axis 1 there are rows and columns already: the [..., None] has to go, and the transpose",
+        ),
+        Wrong(
+            lambda x, K: x * spatial_gate(x, K).transpose(1, 2),
+            "the gate is right before you turn it: (b, 1, h, w) fits x as it is, so the transpose has to go",
+        ),
+        Wrong(
+            lambda x, K: convolve(torch.stack([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1), K),
+            "keepdim has kept an axis, and stack makes another: leave keepdim out, or join with cat",
+        ),
+        Wrong(
+            lambda x, K: x * torch.sigmoid(convolve(torch.stack([x.amax(2), x.mean(2)], 1), K)),
+            "your gate's rows are channels, not rows of x: pool over axis 1, and nothing has to be turned",
+        ),
+        Wrong(
+            lambda x, K: x * torch.sigmoid(convolve(torch.stack([x.amax(3), x.mean(3)], 1), K)),
+            "you pool over the columns, axis 3; the channels are axis 1",
+        ),
+        Wrong(
+            lambda x, K: x + spatial_gate(x, K),
+            "the pooling is mended, but the gate is added; (10.5) multiplies by it",
         ),
     ),
 )
@@ -637,6 +801,42 @@ POINTWISE = Exercise(
         Wrong(
             lambda g, x, W, b: pointwise_backward(g, x, W, b).sum(0, keepdim=True),
             "you sum over the images; each image has a gradient of its own, only the weights' are summed",
+        ),
+        Wrong(
+            lambda g, x, W, b: pointwise_backward(g, x, W.T, b),
+            "you transpose W on both ways: it is transposed on the way back only",
+        ),
+        Wrong(
+            lambda g, x, W, b: g * point_gate(x, W.T, b) + mix(W.T, g * x * slope(x, W.T, b)),
+            "your gate takes W transposed; forward, gate d takes channel c with the weight W[d, c]",
+        ),
+        Wrong(
+            lambda g, x, W, b: g * point_gate(x, W, b) + mix(W.T, g * x * (1 - point_gate(x, W, b))),
+            "the sigmoid's slope is M (1 - M); you have only the second factor",
+        ),
+        Wrong(
+            lambda g, x, W, b: g * point_gate(x, W, b) + mix(W.T, g * x * (1 - point_gate(x, W, b) ** 2)),
+            "1 - M^2 is the slope of a tanh; that of a sigmoid is M (1 - M)",
+        ),
+        Wrong(
+            lambda g, x, W, b: g * point_gate(x, W, b) + mix(W.T, g * point_gate(x, W, b) * slope(x, W, b)),
+            "the gate's gradient is grad_y times what the gate multiplies: x, not M",
+        ),
+        Wrong(
+            lambda g, x, W, b: g * point_gate(x, W, b) + x * mix(W.T, g * slope(x, W, b)),
+            "x belongs in front of the matrix: each gate d multiplies its own x_d, and then W transposed collects",
+        ),
+        Wrong(
+            lambda g, x, W, b: g * x,
+            "that is the gradient of the gate M, as in (10.9); go on through the sigmoid and the matrix to x",
+        ),
+        Wrong(
+            lambda g, x, W, b: pointwise_backward(g, x, W, b) / len(x),
+            "you divide by the number of images; any mean over the batch is in grad_y already",
+        ),
+        Wrong(
+            lambda g, x, W, b: mix(W, x) + b,
+            "b stands along the last axis, the columns; b[:, None, None] gives one number to each channel",
         ),
     ),
 )

@@ -51,6 +51,11 @@ def of_pools(f):
     return lambda x, W_1, W_2: f(*(mlp(z, W_1, W_2) for z in pools(x)))
 
 
+def of_hidden(f):
+    """A wrong answer that does something else with the two hidden layers, before their ReLU."""
+    return lambda x, W_1, W_2: (f(*(z @ W_1.T for z in pools(x))) @ W_2.T).sigmoid()
+
+
 GATE = Exercise(
     reference=channel_gate,
     right=(channel_gate_stacked, channel_gate_hidden_added),
@@ -177,6 +182,78 @@ GATE = Exercise(
             lambda x, W_1, W_2: channel_gate(x, W_1, W_2)[:, :, None, None],
             "the numbers are right; drop the last two axes: the exercise asks for shape (b, c)",
         ),
+        Wrong(
+            lambda x, W_1, W_2: (mlp(x.mean((2, 3)), W_1, W_2) + mlp(x.max((2, 3)), W_1, W_2)).sigmoid(),
+            "x.max takes one axis only; x.amax((2, 3)) takes both",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: (mlp(pools(x)[0], W_1, W_2) + mlp(x.flatten(2).max(2), W_1, W_2)).sigmoid(),
+            "max along an axis returns a pair, the values and where they stand; write .values behind it, or take amax",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: (
+                mlp(pools(x)[0], W_1, W_2) + mlp(x.max().expand(x.shape[:2]), W_1, W_2)
+            ).sigmoid(),
+            "your maximum is that of all numbers together; each channel of each image has one of its own",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: (
+                mlp(x.mean().expand(x.shape[:2]), W_1, W_2) + mlp(pools(x)[1], W_1, W_2)
+            ).sigmoid(),
+            "your mean is that of all numbers together; each channel of each image has one of its own",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: sum((z @ W_1.T).sigmoid() @ W_2.T for z in pools(x)).sigmoid(),
+            "a sigmoid stands between the two layers; there it is a ReLU, the sigmoid comes at the end only",
+        ),
+        Wrong(
+            of_hidden(lambda a, b: F.relu(a) + b),
+            "the ReLU is missing on the way of the maxima; each of the two vectors goes through it",
+        ),
+        Wrong(
+            of_hidden(lambda a, b: a + F.relu(b)),
+            "the ReLU is missing on the way of the means; each of the two vectors goes through it",
+        ),
+        Wrong(
+            of_hidden(lambda a, b: F.relu(a) * F.relu(b)),
+            "you multiply the two hidden layers; (11.5) adds them",
+        ),
+        Wrong(
+            of_hidden(lambda a, b: torch.maximum(F.relu(a), F.relu(b))),
+            "you keep the larger of the two hidden layers; (11.5) adds them",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: sum(F.relu(z @ W_1.T @ W_2.T) for z in pools(x)).sigmoid(),
+            "your ReLU stands behind the second layer; it belongs between the two",
+        ),
+        Wrong(
+            of_pools(lambda a, b: (F.relu(a) + F.relu(b)).sigmoid()),
+            "none of your gates is below 1/2: there is a ReLU behind the second layer as well; one between the layers is all",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: sum(F.relu(z) @ W_1.T @ W_2.T for z in pools(x)).sigmoid(),
+            "your ReLU stands in front of the first layer; it belongs between the two",
+        ),
+        Wrong(
+            of_pools(lambda a, b: a.sigmoid() + b),
+            "the sigmoid takes the first term only; put a bracket around the sum",
+        ),
+        Wrong(
+            of_pools(lambda a, b: (a + b).sigmoid().sigmoid()),
+            "there are two sigmoids, one behind the other, so no gate is below 1/2; one is enough",
+        ),
+        Wrong(
+            lambda x, W_1, W_2: sum(F.relu(z @ W_1.T) for z in pools(x)).sigmoid(),
+            "the second layer is missing: you return the hidden units, c/r of them for each image",
+        ),
+        Wrong(
+            of_pools(lambda a, b: (a.sigmoid(), b.sigmoid())),
+            "you return two gates, one for each vector; (11.1) adds in front of the sigmoid, and one gate comes out",
+        ),
+        Wrong(
+            of_pools(lambda a, b: 1 + (a + b).sigmoid()),
+            "a 1 was added: your gates lie between 1 and 2; CBAM's gate is the sigmoid alone",
+        ),
     ),
 )
 
@@ -261,6 +338,16 @@ def block_inputs() -> list[tuple]:
     return [(*arguments, order) for arguments in maps for order in ("channel-spatial", "spatial-channel")]
 
 
+def in_order(channel_first, spatial_first):
+    """A wrong answer from what it does in either order with x and the two gates."""
+
+    def answer(x, W_1, W_2, kernel, order):
+        do = channel_first if order == "channel-spatial" else spatial_first
+        return do(x, lambda t: over_places(channel_gate(t, W_1, W_2)), lambda t: spatial_gate(t, kernel))
+
+    return answer
+
+
 OTHER = {"channel-spatial": "spatial-channel", "spatial-channel": "channel-spatial"}
 
 ORDER = Exercise(
@@ -332,6 +419,65 @@ ORDER = Exercise(
         Wrong(
             lambda x, W_1, W_2, kernel, order: x * channel_gate(x, W_1, W_2),
             "the channel gate has shape (b, c); write gate[:, :, None, None] so that it multiplies every pixel",
+        ),
+        Wrong(
+            in_order(
+                lambda x, c, s: x * c(x) * s(x * c(x)),
+                lambda x, c, s: x * s(x) * c(x),
+            ),
+            "channel-spatial is right; in the other order the channel gate should look at what the spatial gate leaves",
+        ),
+        Wrong(
+            in_order(
+                lambda x, c, s: x * c(x) * s(x),
+                lambda x, c, s: x * s(x) * c(x * s(x)),
+            ),
+            "spatial-channel is right; in the other order the spatial gate should look at what the channel gate leaves",
+        ),
+        Wrong(
+            in_order(lambda x, c, s: x * s(x), lambda x, c, s: x * c(x)),
+            "the first gate is lost: your second line starts again from x, not from what the first one left",
+        ),
+        Wrong(
+            in_order(lambda x, c, s: s(x * c(x)), lambda x, c, s: c(x * s(x))),
+            "you return the second gate alone; multiply what the first one left with it",
+        ),
+        Wrong(
+            in_order(
+                lambda x, c, s: (x + x * c(x)) * (1 + s(x + x * c(x))),
+                lambda x, c, s: (x + x * s(x)) * (1 + c(x + x * s(x))),
+            ),
+            "you add x behind each gate, so nothing can be shut; each step is features times gate, nothing more",
+        ),
+        Wrong(
+            in_order(
+                lambda x, c, s: x * c(x) * (1 + s(x * c(x))),
+                lambda x, c, s: x * s(x) * (1 + c(x * s(x))),
+            ),
+            "you add what the first gate left to what the second one makes of it; return the second product alone",
+        ),
+        Wrong(
+            in_order(
+                lambda x, c, s: x * c(x) * s(x * c(x)) ** 2,
+                lambda x, c, s: x * s(x) * c(x * s(x)) ** 2,
+            ),
+            "the second gate multiplies twice; once is enough",
+        ),
+        Wrong(
+            lambda x, W_1, W_2, kernel, order: two_gates(
+                two_gates(x, W_1, W_2, kernel, order), W_1, W_2, kernel, OTHER[order]
+            ),
+            "you go through both orders, one behind the other: two gates are asked for, not four",
+        ),
+        Wrong(
+            lambda x, W_1, W_2, kernel, order: (
+                sum(two_gates(x, W_1, W_2, kernel, o) for o in ("channel-spatial", "spatial-channel")) / 2
+            ),
+            "you average the two orders; `order` says which one is wanted",
+        ),
+        Wrong(
+            lambda x, W_1, W_2, kernel, order: (channel_gate(x, W_1, W_2), spatial_gate(x, kernel)),
+            "you return the two gates; the block returns the features, and its second gate looks at what the first leaves",
         ),
     ),
 )
@@ -466,6 +612,102 @@ PRICE = Exercise(
             lambda *sizes: cbam_cost(*sizes)[0],
             "that is the number of parameters; return the pair, with the MACs behind it",
         ),
+        Wrong(
+            wrong_cost(parameters=lambda p, c, a, k: p - 2 * k**2 - 2, macs=lambda m, c, a, k, n: 2 * c * a),
+            "that is the price of SE in 08: the layers now work twice, and a convolution and its batch norm are added",
+        ),
+        Wrong(
+            wrong_cost(macs=lambda m, c, a, k, n: 4 * c * a),
+            "your parameters are right; the MACs of the convolution are missing, 2k² at each of the h·w places",
+        ),
+        Wrong(
+            wrong_cost(parameters=lambda p, c, a, k: p - 2 * k**2 - 2),
+            "your MACs are right; the parameters of the convolution and of its batch norm are missing",
+        ),
+        Wrong(
+            wrong_cost(parameters=lambda p, c, a, k: p - 2 * k**2),
+            "your MACs are right; the weights of the convolution are missing in the parameters",
+        ),
+        Wrong(
+            wrong_cost(parameters=lambda p, c, a, k: p - c * a),
+            "your parameters count one layer's weights; there are two layers, c·c/r weights each",
+        ),
+        Wrong(
+            wrong_cost(parameters=lambda p, c, a, k: p - c * a, macs=lambda m, c, a, k, n: m - 2 * c * a),
+            "you count one layer; there are two, c to c/r and back, with c·c/r weights each",
+        ),
+        Wrong(
+            wrong_cost(parameters=lambda p, c, a, k: p + 2),
+            "you count 2 too many: a batch norm's running mean and variance are not learnt, so they are no parameters",
+        ),
+        Wrong(
+            wrong_cost(parameters=lambda p, c, a, k: p - 2 + 2 * c),
+            "the batch norm stands behind the convolution, which puts out one channel: one scale and one shift",
+        ),
+        Wrong(
+            wrong_cost(parameters=lambda p, c, a, k: p - 1 - a - c),
+            "the two layers have biases and the convolution a batch norm in the place of a bias; you have it the other way round",
+        ),
+        Wrong(
+            wrong_cost(parameters=lambda p, c, a, k: p + a + c),
+            "your parameters count the biases twice; the two vectors share them with the layers",
+        ),
+        Wrong(
+            wrong_cost(
+                parameters=lambda p, c, a, k: p - 2 * k**2 + 2 * k,
+                macs=lambda m, c, a, k, n: 4 * c * a + 2 * k * n,
+            ),
+            "a window has k times k weights, not k",
+        ),
+        Wrong(
+            wrong_cost(
+                parameters=lambda p, c, a, k: p + (c - 2) * k**2,
+                macs=lambda m, c, a, k, n: 4 * c * a + c * k**2 * n,
+            ),
+            "the convolution reads the two pooled maps, not the c channels: 2k² weights",
+        ),
+        Wrong(
+            wrong_cost(
+                parameters=lambda p, c, a, k: p + 2 * k**2,
+                macs=lambda m, c, a, k, n: 4 * c * a + 4 * k**2 * n,
+            ),
+            "the convolution reads two maps and puts out one: 2k² weights, not 4k²",
+        ),
+        Wrong(
+            lambda channels, reduction, *sizes: cbam_cost(channels, channels // reduction, *sizes),
+            "the hidden layer has c/r units; you give it r",
+        ),
+        Wrong(
+            wrong_cost(macs=lambda m, c, a, k, n: m + c * n),
+            "your MACs hold a product with a gate at every number of the map; by the custom of the course these are not counted",
+        ),
+        Wrong(
+            wrong_cost(macs=lambda m, c, a, k, n: m + 2 * c * n),
+            "your MACs hold the products with both gates; by the custom of the course these are not counted",
+        ),
+        Wrong(
+            wrong_cost(macs=lambda m, c, a, k, n: 2 * m),
+            "your MACs are doubled: one multiply-accumulate is a product and a sum together and counts once",
+        ),
+        Wrong(
+            wrong_cost(macs=lambda m, c, a, k, n: m - c * a),
+            "those are the MACs of joining, 3c²/r; here each vector goes through both layers: 4c²/r",
+        ),
+        Wrong(
+            wrong_cost(parameters=lambda p, c, a, k: p + c * a, macs=lambda m, c, a, k, n: m - c * a),
+            "that is the price of joining, see (11.6); here the two vectors share layers: 2c²/r weights, each used twice",
+        ),
+        Wrong(
+            lambda *sizes: sum(cbam_cost(*sizes)),
+            "you add the two numbers; return them as a pair",
+        ),
+        Wrong(
+            lambda channels, reduction, k, height, width: (
+                cbam_cost(channels, reduction, k, height, width)[0],
+                4 * channels * (channels // reduction) + 2 * k**2 * (height - k + 1) * (width - k + 1),
+            ),
+            "the convolution has zeros around its map, so it is used at all h·w places, the border too",
+        ),
     ),
 )
 
@@ -494,6 +736,17 @@ def block_of(gate, back=lambda x, left: left):
         v = gate(*(mlp(z, W_1, W_2) for z in pools(x)))
         left = x * over_places(v)
         return back(x, left * spatial_gate(left, kernel))
+
+    return answer
+
+
+def with_maxima(pool):
+    """The residual is gone, but something else stands in the place of the maxima."""
+
+    def answer(x, W_1, W_2, kernel):
+        v = mlp(x.mean((2, 3)), W_1, W_2) + mlp(pool(x), W_1, W_2)
+        left = x * over_places(v.sigmoid())
+        return left * spatial_gate(left, kernel)
 
     return answer
 
@@ -564,6 +817,74 @@ MEND = Exercise(
             lambda x, W_1, W_2, kernel: mended(x, W_1, W_2, kernel) / x,
             "you return the product of the gates; the block returns the features",
         ),
+        Wrong(
+            with_maxima(lambda x: x.max((2, 3))),
+            "x.max takes one axis only; the maximum over both axes of places is x.amax((2, 3))",
+        ),
+        Wrong(
+            with_maxima(lambda x: x.max().expand(x.shape[:2])),
+            "your maximum is one number for all; each channel of each image has one of its own: x.amax((2, 3))",
+        ),
+        Wrong(
+            with_maxima(lambda x: x.amax((0, 2, 3)).expand(x.shape[:2])),
+            "your maxima run over the batch too; each image has its own",
+        ),
+        Wrong(
+            with_maxima(lambda x: x.abs().amax((2, 3))),
+            "the maximum keeps the sign; you take that of the absolute values",
+        ),
+        Wrong(
+            with_maxima(lambda x: x.amin((2, 3))),
+            "you pool by the minimum; the vector is called max_pool",
+        ),
+        Wrong(
+            with_maxima(lambda x: x.sum((2, 3))),
+            "the sum over the places is the mean once more, h·w times as large; the maximum is wanted",
+        ),
+        Wrong(
+            block_of(lambda a, b: (a + b).sigmoid(), lambda x, left: left - x),
+            "taking x away is no better than adding it; return out alone",
+        ),
+        Wrong(
+            block_of(lambda a, b: (a + b).sigmoid(), lambda x, left: left * x),
+            "now x multiplies once more, so the features are squared; return out alone",
+        ),
+        Wrong(
+            block_of(lambda a, b: (a + b).sigmoid(), lambda x, left: F.relu(x + left)),
+            "the channel gate is right now; but x is still added, and a ReLU came along",
+        ),
+        Wrong(
+            block_of(lambda a, b: (a + b).sigmoid(), lambda x, left: F.relu(left)),
+            "both mistakes are mended, but a ReLU was added at the end; (11.4) has none",
+        ),
+        Wrong(
+            block_of(lambda a, b: a.sigmoid() * b.sigmoid()),
+            "you made two gates and multiply them; (11.1) adds in front of one sigmoid",
+        ),
+        Wrong(
+            block_of(lambda a, b: a.sigmoid() + b.sigmoid()),
+            "you made two gates and add them, so they reach 2; (11.1) adds in front of one sigmoid",
+        ),
+        Wrong(
+            lambda x, W_1, W_2, kernel: (
+                x * over_places(channel_gate(x, W_1, W_2)) * spatial_gate(x, kernel) + x
+            ),
+            "the maximum is mended; but x is still added, and your spatial gate now looks at x, which it did not before",
+        ),
+        Wrong(
+            lambda x, W_1, W_2, kernel: (
+                (left := x * over_places(channel_gate(x, W_1, W_2))) + left * spatial_gate(left, kernel)
+            ),
+            "you add what the channel gate leaves in the place of x; nothing is to be added",
+        ),
+        Wrong(
+            lambda x, W_1, W_2, kernel: x * spatial_gate(x * over_places(channel_gate(x, W_1, W_2)), kernel),
+            "the spatial gate multiplies x in your version; it should multiply what the channel gate leaves",
+        ),
+        Wrong(
+            lambda x, W_1, W_2, kernel: spatial_gate(x * over_places(channel_gate(x, W_1, W_2)), kernel),
+            "you return the spatial gate alone; multiply out with it",
+        ),
     ),
 )
 
@@ -608,6 +929,16 @@ def gates_by(
 ):
     """A wrong answer in one of the three steps."""
     return lambda g, x, s, p: (s_term(g, x, s, p) * slope(s), p_term(g, x, s, p) * slope(p))
+
+
+def to_s(g, x, s, p):
+    """The gradient for the channel gate itself."""
+    return (g * x * p[:, None]).sum((2, 3))
+
+
+def to_p(g, x, s, p):
+    """The gradient for the gate over places itself."""
+    return (g * x * s[:, :, None, None]).sum(1)
 
 
 def without_p(g, x, s, p):
@@ -704,6 +1035,75 @@ BACKWARD = Exercise(
                 (g * x * s).sum(1) * p * (1 - p),
             ),
             "the gates need more axes before they meet the map: s[:, :, None, None] and p[:, None]",
+        ),
+        Wrong(
+            lambda g, x, s, p: (to_s(g, x, s, p), gates_backward(g, x, s, p)[1]),
+            "your second gradient is right; the first is that of the gate: multiply by the sigmoid's slope, s (1 - s)",
+        ),
+        Wrong(
+            lambda g, x, s, p: (gates_backward(g, x, s, p)[0], to_p(g, x, s, p)),
+            "your first gradient is right; the second is that of the gate: multiply by the sigmoid's slope, p (1 - p)",
+        ),
+        Wrong(
+            gates_by(slope=lambda t: t * (t - 1)),
+            "your sign is turned round: the slope of a sigmoid is t(1 - t), which is never negative",
+        ),
+        Wrong(
+            lambda g, x, s, p: gates_backward(torch.ones_like(g), x, s, p),
+            "g is missing: what arrives from above multiplies everything",
+        ),
+        Wrong(
+            lambda g, x, s, p: gates_backward(g, x**2, s, p),
+            "x stands in your product twice; y = x s p holds it once",
+        ),
+        Wrong(
+            gates_by(
+                s_term=lambda g, x, s, p: (g * x * s[:, :, None, None]).sum((2, 3)),
+                p_term=lambda g, x, s, p: (g * x * p[:, None]).sum(1),
+            ),
+            "each gradient carries its own gate; differentiate y = x s p by s and x p is left, the other gate",
+        ),
+        Wrong(
+            gates_by(s_term=lambda g, x, s, p: (g * x).sum((2, 3)) * p.mean((1, 2))[:, None]),
+            "your first gradient takes the mean of p; each place has its own p, so multiply before you add up",
+        ),
+        Wrong(
+            gates_by(s_term=lambda g, x, s, p: (g * x).sum((2, 3)) * p.sum((1, 2))[:, None]),
+            "your first gradient adds up g x and p apart; the sum runs over the products g x p",
+        ),
+        Wrong(
+            gates_by(p_term=lambda g, x, s, p: (g * x).sum(1) * s.mean(1)[:, None, None]),
+            "your second gradient takes the mean of s; each channel has its own s, so multiply before you add up",
+        ),
+        Wrong(
+            gates_by(
+                s_term=lambda g, x, s, p: to_s(g, x, s, p * (1 - p)),
+                p_term=lambda g, x, s, p: to_p(g, x, s * (1 - s), p),
+            ),
+            "the other gate's slope has come in: it is the other gate itself that multiplies, the slope is your own gate's",
+        ),
+        Wrong(
+            gates_by(p_term=lambda g, x, s, p: (g * x * s[:, :, None, None] * p[:, None]).sum(1)),
+            "your first gradient is right; in the second p itself is left over: differentiating by p takes it away",
+        ),
+        Wrong(
+            gates_by(s_term=lambda g, x, s, p: (g * x * s[:, :, None, None] * p[:, None]).sum((2, 3))),
+            "your second gradient is right; in the first s itself is left over: differentiating by s takes it away",
+        ),
+        Wrong(
+            lambda g, x, s, p: tuple(d.sum(0) for d in gates_backward(g, x, s, p)),
+            "you add up over the images; each image has gates of its own, so the batch axis stays",
+        ),
+        Wrong(
+            lambda g, x, s, p: (
+                gates_backward(g, x, s, p)[0],
+                to_p(g, x, s, p)[:, None] * p * (1 - p),
+            ),
+            "keepdim leaves an axis of 1 in your second gradient, and with p of (b, h, w) it grows to (b, b, h, w); drop it",
+        ),
+        Wrong(
+            lambda g, x, s, p: gates_backward(g, x, s, p)[1],
+            "that is the second of the two gradients; return the pair, the channels' first",
         ),
     ),
 )

@@ -190,6 +190,34 @@ GATE = Exercise(
             lambda x, g, b, m, v: x * nam_gate(x, g, b, m, v),
             "you return the rescaled features; this exercise asks for the gate alone",
         ),
+        Wrong(
+            lambda x, g, b, m, v: torch.sigmoid(column(share(g)) * F.batch_norm(x, g, b, m, v)),
+            "F.batch_norm wants mean and var before gamma and beta: F.batch_norm(x, mean, var, gamma, beta)",
+        ),
+        Wrong(
+            lambda x, g, b, m, v: column(share(g).sigmoid()) * norm(x, g, b, m, v),
+            "you took the sigmoid of the weights; it goes around the whole product, w times BN(x)",
+        ),
+        Wrong(
+            lambda x, g, b, m, v: gate_with(g.abs() // g.abs().sum(), x, g, b, m, v),
+            "// is the division without remainder, so your weights are all 0; write / for the share",
+        ),
+        Wrong(
+            lambda x, g, b, m, v: gate_with(g.abs() / g.norm(), x, g, b, m, v),
+            "you divide by the root of the sum of squares; (12.3) divides by the sum of |gamma|",
+        ),
+        Wrong(
+            lambda x, g, b, m, v: gate_with(g.abs() / len(g), x, g, b, m, v),
+            "you divide by the number of channels; (12.3) divides by the sum of |gamma|",
+        ),
+        Wrong(
+            lambda x, g, b, m, v: (column(share(g)) * norm(x, g, b, m, v)).softmax(1),
+            "your gates sum to 1 over the channels: that is a softmax; (12.4) takes a sigmoid of every number by itself",
+        ),
+        Wrong(
+            lambda x, g, b, m, v: gate_with(g.abs(), x, g, b, m, v),
+            "you weigh with |gamma| itself; a share is |gamma| divided by the sum of all |gamma|",
+        ),
     ),
 )
 
@@ -221,6 +249,11 @@ def swish_inputs() -> list[tuple]:
 
 def rho(var: Tensor) -> Tensor:
     return torch.sqrt(var + EPS)
+
+
+def swish_of(w: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope and offset with other weights."""
+    return w * gamma / rho(var), w * (beta - gamma * mean / rho(var))
 
 
 SWISH = Exercise(
@@ -303,6 +336,34 @@ SWISH = Exercise(
             lambda g, b, m, v: torch.stack(swish_form(g, b, m, v)),
             "the numbers are right; return them as a pair (a, b), not as one tensor",
         ),
+        Wrong(
+            lambda g, b, m, v: (share(g) * g / rho(v), share(g) * (g * m / rho(v) - b)),
+            "your slope is right; the whole offset has its sign turned: beta is added and the mean subtracted",
+        ),
+        Wrong(
+            lambda g, b, m, v: (share(g) * g / rho(v), share(g) * (b - g * m) / rho(v)),
+            "your slope is right; in the offset only the term with the mean is divided by rho, beta stands outside",
+        ),
+        Wrong(
+            lambda g, b, m, v: swish_of(g.softmax(0), g, b, m, v),
+            "your weights are a softmax of gamma; (12.3) takes the share of |gamma|",
+        ),
+        Wrong(
+            lambda g, b, m, v: swish_of(g.abs().softmax(0), g, b, m, v),
+            "your weights are a softmax of |gamma|; (12.3) takes the plain share",
+        ),
+        Wrong(
+            lambda g, b, m, v: swish_of(g.abs() / g.sum(), g, b, m, v),
+            "your weights do not sum to 1: below the fraction bar stands the sum of |gamma| too",
+        ),
+        Wrong(
+            lambda g, b, m, v: swish_of(g / g.abs().sum(), g, b, m, v),
+            "the sum in your weights is right; above the fraction bar |gamma| is wanted, not gamma",
+        ),
+        Wrong(
+            lambda g, b, m, v: swish_of(g.abs(), g, b, m, v),
+            "w is the share, |gamma| divided by the sum of all |gamma|; the division is missing",
+        ),
     ),
 )
 
@@ -337,6 +398,11 @@ def path_inputs() -> list[tuple]:
 
 def total(gamma: Tensor) -> Tensor:
     return gamma.abs().sum()
+
+
+def shares_jacobian(gamma: Tensor) -> Tensor:
+    """dw_j / dgamma_c in row j and column c."""
+    return gamma.sign() * (torch.eye(len(gamma), dtype=gamma.dtype) - share(gamma)[:, None]) / total(gamma)
 
 
 PATH = Exercise(
@@ -416,6 +482,30 @@ PATH = Exercise(
         Wrong(
             lambda q, g: -path_through_weights(q, g),
             "your sign is turned round: q already is the gradient of the loss, so nothing is to be negated",
+        ),
+        Wrong(
+            lambda q, g: shares_jacobian(g) @ q,
+            "your matrix is right, row j and column c, but J @ q sums over c; the sum runs over j: q @ J",
+        ),
+        Wrong(
+            lambda q, g: shares_jacobian(g).sum(0) * q,
+            "you sum dw_j/dgamma_c over j before q comes in; each q_j multiplies its own dw_j first",
+        ),
+        Wrong(
+            lambda q, g: g.sign() / total(g) * (q - (g / total(g) * q).sum()),
+            "you put gamma's sign into w as well; w is |gamma| over the sum, and the sign stands in front only",
+        ),
+        Wrong(
+            lambda q, g: (q - (g / total(g) * q).sum()) / total(g),
+            "the sign belongs in front of the bracket, not into w",
+        ),
+        Wrong(
+            lambda q, g: g.sign() / total(g) * (q - (share(g) * q).mean()),
+            "you take the mean of w_j q_j; they are added up, since the weights sum to 1 already",
+        ),
+        Wrong(
+            lambda q, g: g.sign() * (q - (share(g) * q).sum()) / g.abs().mean(),
+            "you divide by the mean of |gamma|; S is their sum",
         ),
     ),
 )
@@ -514,6 +604,34 @@ MEND = Exercise(
             lambda x, g, *rest: x * torch.sigmoid((column(share(g)) * norm(x, g, *rest)).abs()),
             "you took the absolute value of the logit as well; then no gate can fall below 1/2",
         ),
+        Wrong(
+            lambda x, g, *rest: times_gate(g / (g.sum() + EPS), x, g, *rest),
+            "an eps keeps the sum from being exactly 0, no more: it can still be -0.1 among scales of 2; take |gamma|",
+        ),
+        Wrong(
+            lambda x, g, *rest: times_gate(g.abs() / (g.sum() + EPS), x, g, *rest),
+            "an eps does not mend the sum below the fraction bar; with |gamma| there it needs none",
+        ),
+        Wrong(
+            lambda x, g, *rest: times_gate(g.abs() / g.abs().max(), x, g, *rest),
+            "positive, but no shares: the largest weight is always 1; divide by the sum of |gamma|",
+        ),
+        Wrong(
+            lambda x, g, *rest: times_gate(g.abs() / g.abs().mean(), x, g, *rest),
+            "positive, but c times too large: divide by the sum of |gamma|, not by its mean",
+        ),
+        Wrong(
+            lambda x, g, *rest: times_gate(g.abs() / g.norm(), x, g, *rest),
+            "norm() is the root of the sum of squares; a share divides by the sum of |gamma|",
+        ),
+        Wrong(
+            lambda x, g, *rest: times_gate(g / g.norm(), x, g, *rest),
+            "norm() is the root of the sum of squares, and above the fraction bar gamma still has its sign",
+        ),
+        Wrong(
+            lambda x, g, *rest: times_gate(g.abs(), x, g, *rest),
+            "the sign is mended, but the division by the sum is lost; the weights are shares",
+        ),
     ),
 )
 
@@ -563,6 +681,28 @@ def given(gamma: Tensor, a: Tensor, b: Tensor, mean: Tensor) -> tuple[Tensor, Te
 
 def roots(a: Tensor, var: Tensor) -> Tensor:
     return (a * rho(var)).abs().sqrt()
+
+
+def with_beta(beta):
+    """A wrong answer whose gamma is right."""
+
+    def answer(a: Tensor, b: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        gamma = scales_for(a, b, mean, var)[0]
+        return gamma, beta(gamma, share(gamma), a, b, mean, var)
+
+    return answer
+
+
+def unsigned_scales(a: Tensor, b: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    root = (a * rho(var)).sqrt()
+    gamma = a.sign() * root * root.sum()
+    return gamma, b / (root / root.sum()) + gamma * mean / rho(var)
+
+
+def without_rho(a: Tensor, b: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    root = a.abs().sqrt()
+    gamma = a.sign() * root * root.sum()
+    return gamma, b / (root / root.sum()) + gamma * mean / rho(var)
 
 
 SCALES = Exercise(
@@ -656,6 +796,34 @@ SCALES = Exercise(
         Wrong(
             lambda a, b, m, v: scales_for(a, b, m, v)[0],
             "that is gamma; return beta too, as a pair",
+        ),
+        Wrong(
+            with_beta(lambda gamma, w, a, b, m, v: b + gamma * m / rho(v)),
+            "your gamma is right; solving b = w (beta - gamma mean/rho) for beta divides b by w",
+        ),
+        Wrong(
+            with_beta(lambda gamma, w, a, b, m, v: w * b + gamma * m / rho(v)),
+            "your gamma and the term with the mean are right; b is w times something, so divide by w",
+        ),
+        Wrong(
+            with_beta(lambda gamma, w, a, b, m, v: b / w + m / rho(v)),
+            "your gamma is right; in beta the mean is multiplied by gamma, for BN does that too",
+        ),
+        Wrong(
+            with_beta(lambda gamma, w, a, b, m, v: b / w + a * m / rho(v)),
+            "your gamma is right; in beta stands gamma mean/rho; a holds w and 1/rho already, so with a it is a mean/w",
+        ),
+        Wrong(
+            lambda a, b, m, v: unsigned_scales(a, b, m, v),
+            "some of your numbers are nan: u is negative where a is; take |u| under the root, the sign comes back in front",
+        ),
+        Wrong(
+            lambda a, b, m, v: without_rho(a, b, m, v),
+            "rho is missing in gamma: u = a rho, since the slope is w gamma/rho; your beta follows from it",
+        ),
+        Wrong(
+            lambda a, b, m, v: torch.stack(scales_for(a, b, m, v)),
+            "the numbers are right; return them as a pair (gamma, beta), not as one tensor",
         ),
     ),
 )

@@ -205,6 +205,52 @@ GATE = Exercise(
             "all images get the same gates: you average over the batch; each image has its own",
         ),
         Wrong(
+            of_pooled(lambda x: x.sum((2, 3), keepdim=True)),
+            "all places get the same gate: you sum over the places first; here nothing is pooled",
+        ),
+        Wrong(
+            lambda *given: channel_gate(*given).mean((2, 3), keepdim=True).expand_as(given[0]),
+            "each place has its gate, but then you average the gates over the places; leave them apart",
+        ),
+        Wrong(
+            lambda *given: channel_gate(*given).mean(0),
+            "your gates are (c, h, w): you average over the batch at the end; each image has its own",
+        ),
+        Wrong(
+            lambda *given: channel_gate(*given).flatten(2),
+            "the gates are right, but as (b, c, h*w): give them the shape of x again, with view_as(x)",
+        ),
+        Wrong(
+            lambda *given: channel_gate(*given).movedim(1, 3).flatten(0, 2),
+            "your gates are one row a place, (b*h*w, c); bring them back to (b, c, h, w): unflatten, then movedim(3, 1)",
+        ),
+        Wrong(
+            lambda x, W_1, b_1, W_2, b_2: logits(x, W_1, b_1, W_2, b_2).sigmoid().movedim(1, 3),
+            "at the end you use movedim(1, 3) again; the way back is movedim(3, 1)",
+        ),
+        Wrong(
+            lambda x, W_1, b_1, W_2, b_2: (
+                (F.relu(x.movedim(3, 1) @ W_1.T + b_1) @ W_2.T + b_2).sigmoid().movedim(3, 1)
+            ),
+            "movedim(3, 1) brings the last axis forward; the way there is movedim(1, 3), channels to the back",
+        ),
+        Wrong(
+            lambda x, W_1, b_1, W_2, b_2: (W_2 @ F.relu(W_1 @ x + b_1) + b_2).sigmoid(),
+            "W_1 @ x multiplies along the rows of the map; move the channels to the back and write @ W_1.T",
+        ),
+        Wrong(
+            lambda x, W_1, b_1, W_2, b_2: F.relu(x.movedim(1, 3) @ W_1.T + b_1).movedim(3, 1),
+            "you return the c/r hidden channels; the second layer and the sigmoid are missing",
+        ),
+        Wrong(
+            of_logits(F.relu),
+            "you end in a second ReLU; there a sigmoid belongs, so that every gate lies between 0 and 1",
+        ),
+        Wrong(
+            lambda x, W_1, b_1, W_2, b_2: channel_gate(x, W_1, b_1, W_2, 0 * b_2) + b_2[:, None, None],
+            "you add b_2 behind the sigmoid; it belongs in front of it",
+        ),
+        Wrong(
             lambda x, W_1, b_1, W_2, b_2: x * channel_gate(x, W_1, b_1, W_2, b_2),
             "you return the rescaled features; this exercise asks for the gates alone",
         ),
@@ -311,11 +357,39 @@ PRICE = Exercise(
         ),
         Wrong(
             price(others=lambda c, h: 3 * (c + h)),
-            "you count one number for each channel of a norm; it has a scale and a shift",
+            "your weights are right, but of the other numbers a quarter is missing: each norm has a scale and a shift, and all four layers have biases",
         ),
         Wrong(
             price(others=lambda c, h: 2 * (c + h) + 4 * c),
-            "both your norms have c channels; the first stands behind the convolution to c/r channels",
+            "you give c numbers to something that has c/r outputs: the first layer, the first convolution and the norm behind it",
+        ),
+        Wrong(
+            price(lambda c, h, G: 2 * c * h * (1 + 49 // G)),
+            "49 // groups drops what is left over, since 4 or 3 does not divide 49; multiply first, then divide",
+        ),
+        Wrong(
+            price(lambda c, h, G: 2 * c * h, others=lambda c, h: c + h),
+            "that is the channel gate alone, the price of SE; the spatial gate's convolutions and norms are missing",
+        ),
+        Wrong(
+            price(lambda c, h, G: 98 * c * h // G, others=lambda c, h: 3 * (c + h)),
+            "that is the spatial gate alone; the two layers of the channel gate are missing",
+        ),
+        Wrong(
+            price(lambda c, h, G: 2 * c * h + 98 * h * h // G),
+            "your convolutions go from c/r to c/r channels; one goes from c to c/r and one back to c",
+        ),
+        Wrong(
+            lambda channels, reduction, groups: gam_parameters(channels, channels // reduction, groups),
+            "you take r itself for the number of hidden channels; it is c/r",
+        ),
+        Wrong(
+            price(others=lambda c, h: 3 * (c + h) + c),
+            "one of your layers or norms with c/r outputs is left out: each of the four has c or c/r biases, each norm twice as many",
+        ),
+        Wrong(
+            price(others=lambda c, h: 6 * (c + h) + 2),
+            "that is the length of the state_dict: the norms' running means, variances and counters are in it, and are no parameters",
         ),
         Wrong(
             price(others=lambda c, h: 2 * (c + h) + 4),
@@ -390,7 +464,7 @@ MEND = Exercise(
     wrong=(
         Wrong(
             spatial(after=shuffled),
-            "that is the code as it was published: the finished gate is still shuffled, so gates multiply the wrong channels",
+            "that is the popular code, unchanged: the finished gate is still shuffled, so gates multiply the wrong channels",
         ),
         Wrong(
             spatial(),
@@ -423,6 +497,32 @@ MEND = Exercise(
         Wrong(
             spatial(between=shuffled, after=inverse),
             "the shuffle in the middle need not be undone: K_2 puts out the channels in their own order",
+        ),
+        Wrong(
+            lambda x, K_1, K_2, groups: F.conv2d(F.relu(F.conv2d(x, K_1, padding=3)), K_2, padding=3),
+            "the kernels are those of grouped convolutions: leave groups=groups in the first; only the shuffle is in the wrong place",
+        ),
+        Wrong(
+            lambda x, K_1, K_2, groups: F.conv2d(
+                F.relu(F.conv2d(x, K_1, padding=3, groups=groups)), K_2, padding=3
+            ),
+            "the kernels are those of grouped convolutions: leave groups=groups in the second; only the shuffle is in the wrong place",
+        ),
+        Wrong(
+            spatial(before=shuffled, between=shuffled),
+            "the shuffle in the middle is right; you shuffle x as well, and then the groups hear other channels: take that one away",
+        ),
+        Wrong(
+            spatial(between=lambda x, G: shuffled(shuffled(x, G), G)),
+            "you shuffle the hidden channels twice; once is what (13.13) asks for",
+        ),
+        Wrong(
+            spatial(between=shuffled, end=lambda v: F.relu(v).sigmoid()),
+            "none of your gates is below 1/2: a second ReLU stands in front of the sigmoid",
+        ),
+        Wrong(
+            lambda x, K_1, K_2, groups: x * spatial(after=shuffled)(x, K_1, K_2, groups),
+            "you return x times the gate, and the finished gate is still shuffled; return the gate, with the shuffle in the middle",
         ),
         Wrong(
             spatial(between=lambda x, G: x.flip(1)),
@@ -476,6 +576,25 @@ def hears_by_remainder(hidden: int, groups: int) -> Tensor:
     return table
 
 
+def heard_counts(hidden: int, groups: int, start: int = 0) -> Tensor:
+    table = torch.zeros(groups, groups, dtype=torch.int64)
+    for n in range(start, hidden):
+        table[n // (hidden // groups), n % groups] += 1
+    return table
+
+
+def by_number(entry):
+    """The table filled by a learner's own rule for the row and the column of place n."""
+
+    def answer(hidden: int, groups: int) -> Tensor:
+        table = torch.zeros(groups, groups, dtype=torch.bool)
+        for n in range(hidden):
+            table[entry(n, hidden, groups)] = True
+        return table
+
+    return answer
+
+
 HEARS = Exercise(
     reference=hears,
     right=(hears_by_loops, hears_by_remainder),
@@ -520,6 +639,30 @@ HEARS = Exercise(
                 == torch.arange(groups)
             ).any(1),
             "before the shuffle, channel k belongs to group k // (hidden / groups), not to group k % groups",
+        ),
+        Wrong(
+            lambda hidden, groups: heard_counts(hidden, groups),
+            "you count the channels that each group hears of each other; return truth values, such as table > 0",
+        ),
+        Wrong(
+            lambda hidden, groups: heard_counts(hidden, groups, start=1) > 0,
+            "your loop begins at 1 and leaves out channel 0; write range(hidden)",
+        ),
+        Wrong(
+            by_number(lambda n, hidden, groups: (n // groups, n % groups)),
+            "a group holds hidden // groups channels, so place n lies in group n // (hidden // groups), not n // groups",
+        ),
+        Wrong(
+            by_number(lambda n, hidden, groups: (n // (hidden // groups), n % (hidden // groups))),
+            "behind the shuffle, place n holds a channel of the old group n % groups, not n % (hidden // groups)",
+        ),
+        Wrong(
+            lambda hidden, groups: torch.arange(groups).expand(groups, -1) < hidden // groups,
+            "the number of groups heard is right, but not all groups hear the first ones: row q begins where row q - 1 ended",
+        ),
+        Wrong(
+            lambda hidden, groups: min(groups, hidden // groups),
+            "that is how many groups each one hears, (13.14); the exercise asks which, as a table",
         ),
         Wrong(
             lambda hidden, groups: hears(hidden, groups).tolist(),

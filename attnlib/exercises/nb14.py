@@ -65,6 +65,17 @@ def channel_attention(x, W_theta, W_phi, W_g, W_z):
     return x + maps(((q @ k.mT).softmax(-1) @ v).mT @ W_z.T, x)
 
 
+def by_reshape(there_and_back: bool):
+    """A wrong block that reads (b, c, h, w) as (b, n, c) without a transpose, on the way in or both ways."""
+
+    def block(x, W_theta, W_phi, W_g, W_z):
+        X = x.reshape(len(x), -1, x.shape[1])
+        y = (X @ W_theta.T @ (X @ W_phi.T).mT).softmax(-1) @ (X @ W_g.T) @ W_z.T
+        return x + (y.reshape(x.shape) if there_and_back else maps(y, x))
+
+    return block
+
+
 BLOCK = Exercise(
     reference=non_local,
     right=(non_local_einsum, non_local_by_convolutions),
@@ -174,6 +185,54 @@ BLOCK = Exercise(
         Wrong(
             lambda x, W_theta, W_phi, W_g, W_z: attention_map(x, W_theta, W_phi) @ (rows(x) @ W_g.T) @ W_z,
             "up to y it is right; W_z has shape (c, inner), so write y @ W_z.T",
+        ),
+        Wrong(
+            by_reshape(False),
+            "x.reshape to (b, n, c) scrambles channels and places on the way in: flatten(2) first, then .mT",
+        ),
+        Wrong(
+            by_reshape(True),
+            "both reshapes scramble channels and places: transpose with .mT on the way in and on the way back",
+        ),
+        Wrong(
+            with_weights(lambda q, k: (q @ k.mT).softmax(-1) / k.shape[1]),
+            "you divide by the number of places after the softmax; its rows sum to 1 already",
+        ),
+        Wrong(
+            lambda x, W_theta, *W: non_local(x, W_theta / x.shape[1] ** 0.5, *W),
+            "you divide the scores by the root of c; (14.3) has no scale",
+        ),
+        Wrong(
+            with_weights(lambda q, k: (q @ k.mT).sigmoid()),
+            "a sigmoid judges each pair alone; the softmax shares 1 out over the keys",
+        ),
+        Wrong(
+            with_weights(lambda q, k: (q @ k.mT).exp()),
+            "the exponentials are not divided by their sum over the keys yet",
+        ),
+        Wrong(
+            lambda x, W_theta, W_phi, W_g, W_z: (
+                x + maps(attention_map(x, W_theta, W_phi) @ (rows(x) @ W_theta.T) @ W_z.T, x)
+            ),
+            "you average the queries; the values come from W_g",
+        ),
+        Wrong(
+            lambda x, W_theta, W_phi, W_g, W_z: (
+                x + maps(attention_map(x, W_theta, W_phi) @ (rows(x) @ W_g.T) @ W_g, x)
+            ),
+            "you lead back to c channels with W_g; that is the task of W_z",
+        ),
+        Wrong(
+            lambda x, *W: (non_local(x, *W), attention_map(x, *W[:2])),
+            "the features are right; return them alone, without the weights",
+        ),
+        Wrong(
+            lambda x, W_theta, W_phi, W_g, W_z: maps(attention_map(x, W_theta, W_phi) @ (rows(x) @ W_g.T), x),
+            "you return y as a map of `inner` channels; W_z, the way back to c channels, and x are missing",
+        ),
+        Wrong(
+            lambda x, W_theta, W_phi, W_g, W_z: rows(non_local(x, W_theta, W_phi, W_g, W_z) - x),
+            "what was gathered is right; bring it back to (b, c, h, w), and add x",
         ),
     ),
 )
@@ -311,6 +370,42 @@ PRICE = Exercise(
                 macs=lambda c, n, m: 2 * n * c**2 + n * n * c,
             ),
             "two things: the norm's 2c parameters are missing, and pool should thin out keys and values",
+        ),
+        Wrong(
+            price_with(
+                parameters=lambda c, n, m: 2 * c**2,
+                macs=lambda c, n, m: (n + m) * c**2,
+            ),
+            "two things: biases and norm are missing from the parameters, and scores and averages from the MACs",
+        ),
+        Wrong(
+            price_with(
+                parameters=lambda c, n, m: 4 * c**2 + 6 * c,
+                macs=lambda c, n, m: 2 * (n + m) * c**2 + 2 * n * m * c,
+            ),
+            "inside the block there are c/2 channels; both of your numbers have c there",
+        ),
+        Wrong(
+            price_with(macs=lambda c, n, m: 2 * (n + m) * c**2 + 2 * n * m * c),
+            "your parameters are right; a multiplication and its addition count as one MAC, or else you have c for c/2",
+        ),
+        Wrong(
+            price_with(parameters=lambda c, n, m: 2 * c**2 + 3.5 * c),
+            "your MACs are right; the norm has a shift as well as a scale for each of its c channels",
+        ),
+        Wrong(
+            price_with(parameters=lambda c, n, m: 2 * c**2 + 6.5 * c),
+            "your MACs are right; the norm's running mean and variance are not learnt, so they are no parameters",
+        ),
+        Wrong(
+            price_with(
+                macs=lambda c, n, m: (n + m) * c**2 + n * m * c + (n + m) * c // 2 + n * c // 2 + n * c
+            ),
+            "your parameters are right; adding a bias is no multiply-accumulate here",
+        ),
+        Wrong(
+            price_with(macs=lambda c, n, m: (n + m) * c**2 + m * m * c),
+            "with pooling the n queries stay, so there are n m pairs, not m m",
         ),
     ),
 )
@@ -456,6 +551,40 @@ ROUND = Exercise(
             lambda x, mu: (one_round(x, mu)[0].T, one_round(x, mu)[1]),
             "your responsibilities are (K, n); one row a place is wanted: (n, K)",
         ),
+        Wrong(
+            lambda x, mu: (one_round(x, mu)[0], one_round(x, mu)[1].T),
+            "your bases are (c, K); one row a basis is wanted: (K, c)",
+        ),
+        Wrong(
+            lambda x, mu: one_round(x, mu)[0],
+            "you return the responsibilities alone; the exercise asks for the new bases too",
+        ),
+        Wrong(
+            lambda x, mu: one_round(x, one_round(x, mu)[1]),
+            "that is two rounds; the exercise asks for one",
+        ),
+        Wrong(
+            lambda x, mu: one_round(x, one_round(x, one_round(x, mu)[1])[1]),
+            "those are three rounds, the whole of the loop; the exercise asks for one",
+        ),
+        Wrong(
+            lambda x, mu: one_round(F.normalize(x, dim=1), mu),
+            "you give the places length 1; only the bases get it",
+        ),
+        Wrong(
+            other_bases(lambda x, mu, r: (m := r.T @ x / r.sum(0)[:, None]) / m.norm()),
+            "you divide all bases by one length, that of the whole table; each row has its own: dim=1, keepdim=True",
+        ),
+        Wrong(
+            other_bases(
+                lambda x, mu, r: (m := r.T @ x / r.sum(0)[:, None]) / m.square().sum(1, keepdim=True)
+            ),
+            "you divide by the squared length; take its root",
+        ),
+        Wrong(
+            other_shares(lambda x, mu: (-torch.cdist(x, mu)).softmax(1)),
+            "your score is the distance with a minus sign; by (14.5) half its square would do, or the dot product",
+        ),
     ),
 )
 
@@ -579,6 +708,50 @@ MEND = Exercise(
             lambda x: x,
             "you return x alone; the weighted averages are to be added to it",
         ),
+        Wrong(
+            lambda x: rows(mended(x)),
+            "the numbers are right; bring the rows back to the shape of x with .mT.reshape(x.shape)",
+        ),
+        Wrong(
+            by_distance(lambda d: d.square() / d.square().sum(2, keepdim=True)),
+            "the square of the distance grows with it too; the score needs a minus sign and a softmax",
+        ),
+        Wrong(
+            by_distance(lambda d: -d.square() / (-d.square()).sum(2, keepdim=True), 0),
+            "a minus sign above and below the line cancels; the exponential of (14.4) is missing, and so is x",
+        ),
+        Wrong(
+            by_distance(lambda d: (-d).softmax(2), 0),
+            "near pixels weigh most now; two things are left: half the square in the score, and the residual",
+        ),
+        Wrong(
+            by_distance(lambda d: (-d.square()).softmax(2), 0),
+            "two things: the factor 1/2 in front of the squared distance, and the residual",
+        ),
+        Wrong(
+            by_distance(lambda d: d.softmax(2), 0),
+            "two things: the far pixels still weigh most, for the minus sign is missing, and so is the residual",
+        ),
+        Wrong(
+            by_distance(lambda d: torch.exp(-d.square() / 2), 0),
+            "two things: the weights are not divided by their sum over the keys, and the residual is missing",
+        ),
+        Wrong(
+            by_distance(lambda d: (-d.square() / 2).softmax(1), 0),
+            "two things: the softmax runs over the queries, and the residual is missing",
+        ),
+        Wrong(
+            lambda x: maps((rows(x) @ rows(x).mT).softmax(2) @ rows(x), x),
+            "two things: this exercise keeps the distance, not the dot product, and the residual is missing",
+        ),
+        Wrong(
+            by_distance(lambda d: 1 - d / d.sum(2, keepdim=True)),
+            "one minus the share favours the near, but these weights do not sum to 1; take the Gaussian of (14.4)",
+        ),
+        Wrong(
+            by_distance(lambda d: (-d / d.sum(2, keepdim=True)).softmax(2)),
+            "you kept the division of the distances by their sum; the score is minus half the squared distance alone",
+        ),
     ),
 )
 
@@ -610,7 +783,7 @@ def bilateral(x: Tensor, sigma: float) -> Tensor:
 
 def bilateral_by_concatenation(x: Tensor, sigma: float) -> Tensor:
     """The places are two more channels, divided by sigma."""
-    more = torch.cat([rows(x), (places(x) / sigma).expand(len(x), -1, -1)], 2)
+    more = more_rows(x, sigma)
     return averaged(more @ more.mT - more.square().sum(2)[:, None] / 2, x)
 
 
@@ -637,6 +810,11 @@ def wrong_order(x: Tensor) -> Tensor:
     i, j = torch.meshgrid(*(torch.arange(size, dtype=x.dtype) for size in x.shape[2:]), indexing="ij")
     places = torch.stack([i.T.flatten(), j.T.flatten()], 1)
     return torch.cdist(places, places).square()
+
+
+def more_rows(x: Tensor, sigma: float) -> Tensor:
+    """The features with row / sigma and column / sigma as two more channels: (b, hw, c + 2)."""
+    return torch.cat([rows(x), (places(x) / sigma).expand(len(x), -1, -1)], 2)
 
 
 def along(axis: int, x: Tensor) -> Tensor:
@@ -752,6 +930,55 @@ BILATERAL = Exercise(
         Wrong(
             lambda x, sigma: (-of_features(x) / 2 - of_places(x) / (2 * sigma**2)).softmax(2),
             "you return the weights; the exercise asks for the filtered map, of x's shape",
+        ),
+        Wrong(
+            lambda x, sigma: rows(bilateral(x, sigma)),
+            "the numbers are right; bring the rows back to the shape of x, (b, c, h, w)",
+        ),
+        Wrong(
+            bilateral_with(lambda f, p, s: -f.sqrt() / 2 - p.sqrt() / (2 * s**2)),
+            "both distances have to be squared, that of the features and that of the places",
+        ),
+        Wrong(
+            lambda x, sigma: averaged(
+                -of_features(x) / 2 - torch.cdist(places(x), places(x), p=1).square() / (2 * sigma**2), x
+            ),
+            "you add the steps down and across before you square; square each, then add",
+        ),
+        Wrong(
+            lambda x, sigma: maps(
+                (-of_features(x) / 2).softmax(2) * (-of_places(x) / (2 * sigma**2)).exp() @ rows(x), x
+            ),
+            "behind the second factor the weights no longer sum to 1; add the scores and take one softmax",
+        ),
+        Wrong(
+            lambda x, sigma: averaged(-of_features(x) / 2 - of_places(x) / (2 * sigma**4), x),
+            "sigma enters with its fourth power: divide the places by sigma, not by its square, or the squares by it once",
+        ),
+        Wrong(
+            lambda x, sigma: averaged(more_rows(x, sigma) @ more_rows(x, sigma).mT, x),
+            "these are dot products of features and places together; the distance has half the squared length of j to take off",
+        ),
+        Wrong(
+            lambda x, sigma: (
+                (-of_features(x) / 2 - of_places(x) / (2 * sigma**2)).softmax(2) @ more_rows(x, sigma)
+            ),
+            "you average the places too; they belong in the score, and the values are x alone",
+        ),
+        Wrong(
+            lambda x, sigma: maps(
+                (-of_features(x) / 2 - of_places(x) / (2 * sigma**2)).softmax(2) @ more_rows(x, sigma), x
+            ),
+            "your result has two channels too many: the places belong in the score, not among the values",
+        ),
+        Wrong(
+            lambda x, sigma: averaged(
+                -of_features(x) / 2
+                - (numbers := torch.arange(x[0, 0].numel(), dtype=x.dtype)).sub(numbers[:, None]).square()
+                / (2 * sigma**2),
+                x,
+            ),
+            "you take the distance of the numbers of two places; row and column count apart",
         ),
     ),
 )

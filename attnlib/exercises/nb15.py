@@ -108,6 +108,20 @@ STRIPS = Exercise(
             "you average over the channels as well; every channel keeps strips of its own",
         ),
         Wrong(
+            lambda x, groups: torch.cat([folded(x, groups).mean(2), folded(x, groups).mean(1)], 1),
+            "your axes are one too low: axis 1 are the channels, 2 the rows and 3 the columns; take means over 3 and over 2",
+        ),
+        Wrong(
+            lambda x, groups: folded(x, groups).mean((2, 3)),
+            "that is one mean a channel; average the rows and the columns each by itself",
+        ),
+        Wrong(
+            lambda x, groups: torch.cat(
+                [folded(x, groups).mean(3, keepdim=True), folded(x, groups).mean(2, keepdim=True)], 2
+            ),
+            "with keepdim=True the two strips still lie across each other, and cannot be joined; leave it out",
+        ),
+        Wrong(
             lambda x, groups: torch.cat([x.reshape(len(x) * groups, x.shape[1] / groups).mean(3)], 2),
             "c / groups is a float in Python; a shape needs whole numbers, so write c // groups",
         ),
@@ -204,6 +218,22 @@ FIRST = Exercise(
             "all ones are right only for one channel a group; the shares of d channels sum to 1",
         ),
         Wrong(
+            lambda gamma, beta: torch.full((len(beta),), 1 / len(beta)),
+            "equal shares are right for a new module, where beta is 0; learnt shares differ, and come in beta's dtype",
+        ),
+        Wrong(
+            lambda gamma, beta: gamma * beta.softmax(0),
+            "gamma has no part in it: it multiplied a mean of 0 before the softmax",
+        ),
+        Wrong(
+            lambda gamma, beta: torch.stack([gamma, beta]).softmax(0),
+            "your softmax weighs gamma against beta; it runs over the d channels of beta alone",
+        ),
+        Wrong(
+            lambda gamma, beta: beta.softmax(1),
+            "beta has a single axis, its d channels: the softmax runs over axis 0",
+        ),
+        Wrong(
             lambda gamma, beta: beta.softmax(0).max(),
             "you return the largest share; all d of them are wanted",
         ),
@@ -298,6 +328,38 @@ KERNEL = Exercise(
             "a broadcasts along the last axis, the columns of the window; to weigh axis 0, write a[:, None, None, None]",
         ),
         Wrong(
+            lambda W_3, b_3, a: ((a[:, None, None] * W_3).sum(0, keepdim=True), (a @ b_3)[None]),
+            "a[:, None, None] meets axis 1, the input channels; one None more, and a weighs the output channels",
+        ),
+        Wrong(
+            lambda W_3, b_3, a: ((a[None, :, None, None] * W_3).sum(1, keepdim=True), (a @ b_3)[None]),
+            "you weigh and sum the input channels, axis 1; what a_1 weighs are the outputs, axis 0",
+        ),
+        Wrong(
+            lambda W_3, b_3, a: ((a[:, None, None, None] * W_3).sum(1, keepdim=True), (a @ b_3)[None]),
+            "the output channels are weighed; sum over them too, axis 0, and not over the inputs",
+        ),
+        Wrong(
+            lambda W_3, b_3, a: ((a @ W_3)[None], (a @ b_3)[None]),
+            "a @ W_3 sums over the window's rows; flatten W_3 behind its first axis, or use an einsum",
+        ),
+        Wrong(
+            lambda W_3, b_3, a: (one_kernel(W_3, b_3, a)[0] / len(a), one_kernel(W_3, b_3, a)[1]),
+            "your kernel is a mean of the weighed outputs; the shares sum to 1 already, so take their sum",
+        ),
+        Wrong(
+            lambda W_3, b_3, a: (one_kernel(W_3, b_3, a)[0], one_kernel(W_3, b_3, a)[1] / len(a)),
+            "the kernel is right; the weighed biases are added, not averaged",
+        ),
+        Wrong(
+            lambda W_3, b_3, a: (one_kernel(W_3, b_3, a)[0][0], one_kernel(W_3, b_3, a)[1][0]),
+            "the numbers are right; keep the axis of the one output channel in both: shapes (1, d, 3, 3) and (1,)",
+        ),
+        Wrong(
+            lambda W_3, b_3, a: (one_kernel(W_3, b_3, a)[0].flip(2, 3), one_kernel(W_3, b_3, a)[1]),
+            "you turn the window round; F.conv2d uses it as it is, as (15.4) does",
+        ),
+        Wrong(
             lambda W_3, b_3, a: one_kernel(W_3, b_3, a.softmax(0)),
             "a_1 is a softmax already; you take a second one",
         ),
@@ -371,6 +433,12 @@ def wrong_corners(X: Tensor) -> Tensor:
         for b, column in ((0, 0), (2, -1)):
             total[:, :, a, b] += X[:, :, row, column]
     return total
+
+
+def mean_of_pieces(X: Tensor) -> Tensor:
+    cuts = (slice(None, -1), slice(None), slice(1, None))
+    means = [X[:, :, rows, columns].mean((2, 3)) for rows in cuts for columns in cuts]
+    return torch.stack(means, 2).unflatten(2, (3, 3))
 
 
 def cut_like(rows: tuple, columns: tuple):
@@ -451,6 +519,26 @@ SUMS = Exercise(
                 (slice(None, -2), slice(1, -1), slice(2, None)),
             ),
             "those are the windows of a convolution without padding; with a border of zeros the middle one, a = b = 1, sees every pixel",
+        ),
+        Wrong(
+            mean_of_pieces,
+            "you take the mean of each piece; T is a sum, and (15.15) divides all nine by the same HW",
+        ),
+        Wrong(
+            lambda X: window_sums_by_slices(X).flatten(2).permute(2, 0, 1).reshape(*X.shape[:2], 3, 3),
+            "the nine sums got mixed up with images and channels: stack them along axis 2, and unflatten that axis",
+        ),
+        Wrong(
+            lambda X: window_sums(X).permute(2, 3, 0, 1),
+            "the nine sums are right; images and channels come first: (n, d, 3, 3)",
+        ),
+        Wrong(
+            cut_like((FRONT, ALL, slice(1, -1)), (FRONT, ALL, slice(1, -1))),
+            "for the last offset you leave out the first row and the last one; slice(1, None) keeps the last",
+        ),
+        Wrong(
+            lambda X: F.adaptive_avg_pool2d(X, 3),
+            "that cuts the map into nine parts; the nine windows of T overlap, each is nearly the whole map",
         ),
         Wrong(
             lambda X: F.unfold(X, 3, padding=1).unflatten(1, (X.shape[1], 3, 3)),
@@ -579,6 +667,31 @@ SEEING = Exercise(
                 + torch.einsum("nd,ndhw->nhw", x_2.mean((2, 3)).softmax(1), x_2)
             ),
             "each branch weighs itself; in (15.6) the shares of one branch weigh the other",
+        ),
+        Wrong(
+            lambda t, x_2, gamma, beta: torch.sigmoid(
+                torch.einsum("nd,ndhw->nhw", beta.softmax(0).expand(t.shape[:2]), x_2)
+                + torch.einsum("nd,ndhw->nhw", t.mean((2, 3)).softmax(1), normed(t, gamma, beta))
+            ),
+            "you have changed the second softmax; a_1, the first, is the one that cannot see",
+        ),
+        Wrong(
+            lambda t, x_2, gamma, beta: torch.sigmoid(
+                torch.einsum("nd,ndhw->nhw", t.mean((2, 3)).softmax(1), x_2 + normed(t, gamma, beta))
+            ),
+            "both softmaxes now look at t; the second one saw the image already, so leave a_2 as it was",
+        ),
+        Wrong(
+            lambda t, x_2, gamma, beta: cross(t.mean((2, 3)).softmax(1), F.group_norm(t, t.shape[1]), x_2),
+            "gamma and beta are lost; the norm stays as it is, with its scale and shift",
+        ),
+        Wrong(
+            gate_with(lambda t, x_1, x_2, gamma, beta: t.mean((2, 3)).softmax(1).softmax(1)),
+            "you take the softmax twice; t has to be pooled, and one softmax follows",
+        ),
+        Wrong(
+            gate_with(lambda t, x_1, x_2, gamma, beta: t.var((2, 3)).softmax(1)),
+            "you pool by the variance; that sees the image too, but the change asked for is to pool the mean of t",
         ),
         Wrong(
             lambda t, x_2, gamma, beta: torch.logit(seeing_gate(t, x_2, gamma, beta)),

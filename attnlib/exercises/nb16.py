@@ -51,6 +51,16 @@ def tiled(fine: Tensor, coarse: Tensor, W_up: Tensor, W_down: Tensor) -> tuple[T
     return F.relu(fine + large), fuse(fine, coarse, W_up, W_down)[1]
 
 
+def coarse_first(fine: Tensor, coarse: Tensor, W_up: Tensor, W_down: Tensor) -> tuple[Tensor, Tensor]:
+    coarse = fuse(fine, coarse, W_up, W_down)[1]
+    return fuse(fine, coarse, W_up, W_down)[0], coarse
+
+
+def odd_windows(fine: Tensor, coarse: Tensor, W_up: Tensor, W_down: Tensor) -> tuple[Tensor, Tensor]:
+    down = F.conv2d(fine, W_down, padding=1)[:, :, 1::2, 1::2]
+    return fuse(fine, coarse, W_up, W_down)[0], F.relu(coarse + down)
+
+
 def pooled(fine: Tensor, coarse: Tensor, W_up: Tensor, W_down: Tensor) -> tuple[Tensor, Tensor]:
     down = F.avg_pool2d(F.conv2d(fine, W_down, padding=1), 2)
     return fuse(fine, coarse, W_up, W_down)[0], F.relu(coarse + down)
@@ -98,6 +108,55 @@ FUSE = Exercise(
             "both maps are right, in the wrong order: first the fine one, then the coarse one",
         ),
         Wrong(lambda *a: fuse(*a)[0], "the coarse branch is missing: return both maps"),
+        Wrong(lambda *a: fuse(*a)[1], "the fine branch is missing: return both maps, the fine one first"),
+        Wrong(
+            lambda *a: (fuse(*a)[0], a[1] + parts(*a)[1]),
+            "the fine branch is right; the coarse one lacks the ReLU behind its sum",
+        ),
+        Wrong(
+            lambda *a: (a[0] + parts(*a)[0], fuse(*a)[1]),
+            "the coarse branch is right; the fine one lacks the ReLU behind its sum",
+        ),
+        Wrong(
+            lambda *a: (F.relu(parts(*a)[0]), fuse(*a)[1]),
+            "the coarse branch is right; the fine one has lost its own map, f_11(x) = x",
+        ),
+        Wrong(
+            lambda *a: (fuse(*a)[0], F.relu(parts(*a)[1])),
+            "the fine branch is right; the coarse one has lost its own map, f_22(x) = x",
+        ),
+        Wrong(
+            coarse_first,
+            "the coarse branch was overwritten before the fine one had read it: both sums use the maps as they came in",
+        ),
+        Wrong(
+            lambda *a: (F.relu(a[0] * parts(*a)[0]), F.relu(a[1] * parts(*a)[1])),
+            "the maps are added, not multiplied; an exchange is no gate",
+        ),
+        Wrong(
+            lambda *a: tuple((x + part).sigmoid() for x, part in zip(a[:2], parts(*a), strict=True)),
+            "(16.2) ends in a ReLU, not in a sigmoid",
+        ),
+        Wrong(
+            odd_windows,
+            "your windows stand around the odd rows and columns; stride=2 with padding=1 puts the first around (0, 0)",
+        ),
+        Wrong(
+            lambda *a: (fuse(*a)[0], F.relu(a[1] + F.conv2d(a[0], a[3], stride=2))),
+            "the way down comes out too small: it lacks padding=1",
+        ),
+        Wrong(
+            lambda *a: (fuse(*a)[0], F.relu(a[1] + F.conv2d(a[0], a[3], padding=1))),
+            "the way down keeps the fine size: it lacks stride=2",
+        ),
+        Wrong(
+            lambda *a: fuse(a[0], a[1], a[2].mT, a[3]),
+            "W_up is (c, e) already, outputs first, as conv2d wants it; do not transpose it",
+        ),
+        Wrong(
+            lambda *a: (F.relu(a[0] + a[1].repeat_interleave(2, 2).repeat_interleave(2, 3)), fuse(*a)[1]),
+            "the coarse map has e channels and the fine one c: the 1x1 convolution with W_up comes before the sum",
+        ),
         Wrong(
             lambda fine, coarse, W_up, W_down: fuse(fine, coarse, -W_up, -W_down),
             "the maps are added, not taken from each other",
@@ -178,6 +237,18 @@ def norm(w: int) -> int:
     return 2 * w
 
 
+def one_step_too_many(widths: list[int]) -> int:
+    extra = ((j, i) for i in range(len(widths)) for j in range(i))
+    return fusion_parameters(widths) + sum(9 * widths[j] ** 2 + 2 * widths[j] for j, i in extra)
+
+
+def widening_chain(widths: list[int]) -> int:
+    n = len(widths)
+    up = sum(widths[j] * widths[i] + 2 * widths[i] for i in range(n) for j in range(i + 1, n))
+    steps = (k for i in range(n) for j in range(i) for k in range(j, i))
+    return up + sum(9 * widths[k] * widths[k + 1] + 2 * widths[k + 1] for k in steps)
+
+
 FUSION_COUNT = Exercise(
     reference=fusion_parameters,
     right=(fusion_parameters_by_layers, fusion_parameters_by_convolutions),
@@ -221,6 +292,54 @@ FUSION_COUNT = Exercise(
             "the ways up are missing, from the coarser branches to the finer ones",
         ),
         Wrong(
+            fusion_with(
+                lambda s, t: s * t + norm(t),
+                lambda s, t: 3 * s * s + norm(s),
+                lambda s, t: 3 * s * t + norm(t),
+            ),
+            "a 3x3 kernel has nine weights for each pair of channels, not three",
+        ),
+        Wrong(
+            fusion_with(
+                lambda s, t: s * t + norm(t), lambda s, t: 9 * s * s, lambda s, t: 9 * s * t + norm(t)
+            ),
+            "nearly: the convolutions before the last of a way down have a norm too, 2 times their width",
+        ),
+        Wrong(
+            fusion_with(
+                lambda s, t: s * t, lambda s, t: 9 * s * s + norm(s), lambda s, t: 9 * s * t + norm(t)
+            ),
+            "nearly: the ways up have a norm behind their convolution too",
+        ),
+        Wrong(
+            fusion_with(lambda s, t: s * t + norm(t), lambda s, t: 9 * s * s + norm(s), lambda s, t: 0),
+            "the last step of each way down is missing, from the source's width to the target's",
+        ),
+        Wrong(
+            one_step_too_many,
+            "a way over i - j steps has i - j convolutions, the last of which changes the width: i - j - 1 before it",
+        ),
+        Wrong(
+            lambda widths: sum(fusion_parameters(list(pair)) for pair in itertools.pairwise(widths)),
+            "you count neighbours only; every pair of branches has a way in each direction, also over several steps",
+        ),
+        Wrong(
+            widening_chain,
+            "your ways down widen at every step; here all but the last convolution keep the source's width",
+        ),
+        Wrong(
+            lambda widths: fusion_parameters(widths) + sum(4 * (18 * w * w + 4 * w) for w in widths),
+            "the residual blocks are counted too; asked are the ways between branches only",
+        ),
+        Wrong(
+            lambda widths: fusion_parameters(widths[1:]),
+            "you leave out the finest branch; count from index 0",
+        ),
+        Wrong(
+            lambda widths: fusion_parameters(widths) // 2,
+            "that is half of it; is something counted for one direction, or for every second pair only?",
+        ),
+        Wrong(
             lambda widths: fusion_parameters(widths) + sum(w * w + 2 * w for w in widths),
             "a branch's way to itself is the identity; it has no parameters",
         ),
@@ -261,12 +380,17 @@ def update_by_a_step(average: list, live: list, d: float) -> list:
 
 
 def states() -> list[tuple]:
-    """A weight, a running variance and the whole number of batches seen."""
+    """A weight, a running variance, the whole number of batches seen and a single scale."""
 
     def state(step: float, seen: int) -> list:
-        return [ramp(2, 3, step=step), 1 + ramp(3, step=step), torch.tensor(seen)]
+        return [
+            ramp(2, 3, step=step),
+            1 + ramp(3, step=step),
+            torch.tensor(seen),
+            ramp(1, step=step)[0] * seen,
+        ]
 
-    return [(state(0.4, 7), state(0.9, 8), 0.75), (state(1.3, 1), state(0.2, 5), 0.9)]
+    return [(state(0.4, 7), state(0.9, 8), 0.75), (state(1.3, 1), state(0.2, 25), 0.9)]
 
 
 def average_by(rule):
@@ -292,6 +416,43 @@ AVERAGE = Exercise(
         Wrong(
             lambda average, live, d: [d * a + (1 - d) * b for a, b in zip(average, live, strict=True)],
             "the counter of batches is a whole number; it is copied, not averaged",
+        ),
+        Wrong(
+            lambda average, live, d: [
+                (d * a + (1 - d) * b).to(b.dtype) for a, b in zip(average, live, strict=True)
+            ],
+            "the counter is averaged and then cut to a whole number, as PyTorch does it; here it is copied",
+        ),
+        Wrong(
+            lambda average, live, d: [
+                d * a + (1 - d) * b if b.is_floating_point() else a
+                for a, b in zip(average, live, strict=True)
+            ],
+            "the whole number is copied from the live list, not kept from the average",
+        ),
+        Wrong(
+            lambda average, live, d: [
+                d * a + (1 - d) * b if b.ndim else b for a, b in zip(average, live, strict=True)
+            ],
+            "a number without axes may have a point too, as a scale has; ask is_floating_point()",
+        ),
+        Wrong(
+            lambda average, live, d: [
+                d * a + (1 - d) * b for a, b in zip(average, live, strict=True) if b.is_floating_point()
+            ],
+            "the whole number is missing from your list; copy it",
+        ),
+        Wrong(
+            average_by(lambda old, new, d: d * old + 1 - d * new),
+            "brackets are missing around 1 - d",
+        ),
+        Wrong(
+            average_by(lambda old, new, d: d * old - (1 - d) * new),
+            "the live weights are added with their share 1 - d, not taken away",
+        ),
+        Wrong(
+            lambda average, live, d: update_average(average, live, 0.9),
+            "use the d that is handed over; yours is always 0.9",
         ),
         Wrong(
             lambda average, live, d: live,
@@ -358,9 +519,10 @@ def in_place(x: list, ways: list) -> list:
 
 def three_branches() -> list[tuple]:
     sizes = [4, 2, 3]
-    ways = [
-        [ramp(n, m, step=0.3 * (1 + i) + 0.2 * j) for j, m in enumerate(sizes)] for i, n in enumerate(sizes)
-    ]
+    ways = tuple(
+        tuple(ramp(n, m, step=0.3 * (1 + i) + 0.2 * j) for j, m in enumerate(sizes))
+        for i, n in enumerate(sizes)
+    )
     return [([ramp(4), ramp(2, step=0.8), ramp(3, step=1.2)], ways)]
 
 
@@ -377,6 +539,49 @@ FUSE_ALL = Exercise(
         Wrong(
             in_place,
             "that is the code as it was: the second branch reads the first one after its fusion; collect the results in a new list",
+        ),
+        Wrong(
+            lambda x, ways: x,
+            "these are the maps as they came in; return the new list, not x",
+        ),
+        Wrong(
+            lambda x, ways: fuse_all(x, ways)[:1],
+            "your list ends after the first branch; the return stands inside the loop",
+        ),
+        Wrong(
+            lambda x, ways: [
+                (part + sum(W @ p for W, p in zip(row, x, strict=True))).relu()
+                for part, row in zip(x, ways, strict=True)
+            ],
+            "the way of a branch to itself, ways[i][i], is in the sum already; its map is added once more",
+        ),
+        Wrong(
+            lambda x, ways: [
+                sum(row[j] @ x[j] for j in range(len(x)) if j != i).relu() for i, row in enumerate(ways)
+            ],
+            "the way of a branch to itself, ways[i][i], belongs to the sum too",
+        ),
+        Wrong(
+            lambda x, ways: torch.cat(fuse_all(x, ways)),
+            "the branches are glued into one vector; return a list of them",
+        ),
+        Wrong(
+            lambda x, ways: torch.stack(fuse_all(x, ways)),
+            "the branches have different sizes and cannot be stacked; return a list",
+        ),
+        Wrong(
+            lambda x, ways: [number for part in fuse_all(x, ways) for number in part],
+            "extend takes the vectors apart; append keeps each branch whole",
+        ),
+        Wrong(
+            lambda x, ways: [
+                (sum(W @ p for W, p in zip(row, x, strict=True)) / len(x)).relu() for row in ways
+            ],
+            "(16.2) has the sum of the parts, not their mean",
+        ),
+        Wrong(
+            lambda x, ways: [sum(ways[j][i] @ x[j] for j in range(3)).relu() for i in range(3)],
+            "the two indices have changed places: ways[i][j] leads from branch j to branch i",
         ),
         Wrong(
             lambda x, ways: [sum(W @ p for W, p in zip(row, x, strict=True)) for row in ways],
@@ -442,6 +647,34 @@ GROUPS = Exercise(
             "you return the largest one; the exercise asks for the list of all",
         ),
         Wrong(
+            lambda widths: math.gcd(*widths),
+            "that is the greatest common divisor; asked are all its divisors, but for the width of the finest branch",
+        ),
+        Wrong(
+            lambda widths: len(fitting_groups(widths)),
+            "that is how many there are; return the numbers themselves",
+        ),
+        Wrong(
+            lambda widths: [g for g in range(min(widths)) if all(w % g == 0 for w in widths)],
+            "range begins at 0, and nothing can be divided by 0; begin at 1",
+        ),
+        Wrong(
+            lambda widths: [g for g in range(1, min(widths) // 2) if all(w % g == 0 for w in widths)],
+            "half of the narrowest width can be a number of groups too: two channels in each are enough",
+        ),
+        Wrong(
+            lambda widths: [g for g in range(1, min(widths)) if all(g % w == 0 for w in widths)],
+            "the division is the wrong way round: w % g is 0 where g divides w",
+        ),
+        Wrong(
+            lambda widths: fitting_groups(widths[-1:]),
+            "that holds for the widest branch; the number must divide the width of every branch",
+        ),
+        Wrong(
+            lambda widths: [[w // g for w in widths] for g in fitting_groups(widths)],
+            "those are the channels in the groups; asked are the numbers of groups",
+        ),
+        Wrong(
             lambda widths: fitting_groups(widths)[1:],
             "one group fits as well: it is the module without any grouping",
         ),
@@ -465,8 +698,8 @@ EXERCISES = {
     "16.a": choice(
         "c",
         {
-            "a": "each halving takes one; count how often 224 is halved",
-            "b": "224 / 32 = 7: five halvings",
+            "a": "7 is the number of cells on a side; 224 pixels are shared among them",
+            "b": "cells of 16 pixels would be 14 on a side; divide 224 by 7",
             "d": "that is the number of halvings; a cell of the map covers 2 to that power",
             "e": "that would be the whole image, one number for each channel",
         },
@@ -478,7 +711,7 @@ EXERCISES = {
             "a": "a 1x1 convolution gives the same result before and after the enlargement: it works on each cell alone",
             "c": "the result is the same; only the number of cells that are multiplied differs",
             "d": "count the cells: each side grows by 4, so there are 16 times as many",
-            "e": "a 1x1 convolution costs as many products as there are cells, times weights",
+            "e": "a 1x1 convolution costs as many products as there are cells, times weights, and the enlarged map has more cells",
         },
         "The same map, at a sixteenth of the price.",
     ),

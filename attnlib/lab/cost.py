@@ -117,6 +117,68 @@ def cost_table(module: nn.Module, *inputs: Tensor) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=["parameters", "macs"], dtype="int64")
 
 
+@dataclass(frozen=True, repr=False)
+class AgainstFormula:
+    """A closed form beside the count; printed, it says where the two depart.
+
+    ``parts`` is the ``cost_table`` of one image, without its last row.
+    """
+
+    formula: Cost
+    counted: Cost
+    parts: pd.DataFrame
+
+    @property
+    def holds(self) -> bool:
+        return self.formula == self.counted
+
+    def __repr__(self) -> str:
+        return "\n".join(self._line(name) for name in ("parameters", "macs"))
+
+    def _line(self, name: str) -> str:
+        formula, counted = getattr(self.formula, name), getattr(self.counted, name)
+        label = {"parameters": "parameters", "macs": "MACs"}[name]
+        line = f"{label}: {formula:,} by your formula, {counted:,} counted"
+        if formula == counted:
+            return line
+        parts = self.parts[name]
+        line += f", {abs(counted - formula):,} {'more' if counted > formula else 'fewer'}"
+        same = parts[parts == counted - formula]
+        if len(same):
+            names = " or ".join(same.index).replace("(itself)", "the module itself")
+            line += f"; exactly as many as {names} has"
+        elif name == "macs" and not counted:
+            line += "; products written with * and sum are not counted, layers and @ are"
+        else:
+            line += "; counted: " + (", ".join(f"{p} {n:,}" for p, n in parts.items() if n) or "none at all")
+        return line
+
+
+def against_formula(
+    module: nn.Module, x: Float[Tensor, "b c h w"], *, parameters: int, macs: int
+) -> AgainstFormula:
+    """Hold a closed form against the count: print what it returns, or ask whether it ``holds``.
+
+    Args:
+        module: your own, or any other.
+        x: features; the count is for its first image, as in ``Cost``.
+        parameters, macs: what your formula says for this module and this image.
+
+    Where they depart, the printed line says by how much, and which sub-module has exactly the missing number,
+    or else what each sub-module has. Raises ValueError for formulas that do not give whole numbers.
+    """
+    for name, value in (("parameters", parameters), ("macs", macs)):
+        if isinstance(value, bool) or value != int(value) or value < 0:
+            raise ValueError(
+                f"{name}={value!r} should be a whole number of at least 0; does your formula divide where it "
+                f"should round?"
+            )
+    table = cost_table(module, x[:1])
+    total = table.loc["total"]
+    counted = Cost(int(total["parameters"]), int(total["macs"]))
+    return AgainstFormula(Cost(int(parameters), int(macs)), counted, table.drop(index="total"))
+
+
 def saved_bytes(function: Callable[..., Tensor], *inputs: Tensor) -> int:
     """Bytes that autograd keeps from the forward pass for the backward pass.
 
@@ -150,18 +212,29 @@ def floor(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     return x * x.mean((2, 3), keepdim=True)
 
 
-def time_against_floor(module: nn.Module, x: Float[Tensor, "b c h w"], *, repeats: int = 30) -> float:
-    """How many times longer the module's forward pass takes than ``floor``, in eval mode without gradients.
+def time_against(
+    module: Callable[[Tensor], Tensor],
+    other: Callable[[Tensor], Tensor],
+    x: Float[Tensor, "b c h w"],
+    *,
+    repeats: int = 30,
+) -> float:
+    """How many times longer ``module(x)`` takes than ``other(x)``, in eval mode without gradients.
 
     The two are timed in turn, pair by pair, and the median of the pairs' ratios is returned, so that a
-    machine that slows down or speeds up meanwhile cancels out. The module is copied and stays as it is.
+    machine that slows down or speeds up meanwhile cancels out. Modules are copied and stay as they are.
     """
     check_positive("repeats", repeats)
-    module = copy.deepcopy(module).eval()
+    module, other = (copy.deepcopy(f).eval() if isinstance(f, nn.Module) else f for f in (module, other))
     with torch.no_grad():
         for _ in range(3):  # warm-up
-            _seconds(module, x), _seconds(floor, x)
-        return statistics.median(_seconds(module, x) / _seconds(floor, x) for _ in range(repeats))
+            _seconds(module, x), _seconds(other, x)
+        return statistics.median(_seconds(module, x) / _seconds(other, x) for _ in range(repeats))
+
+
+def time_against_floor(module: nn.Module, x: Float[Tensor, "b c h w"], *, repeats: int = 30) -> float:
+    """How many times longer the module's forward pass takes than ``floor``, as ``time_against`` has it."""
+    return time_against(module, floor, x, repeats=repeats)
 
 
 def _seconds(function: Callable[[Tensor], Tensor], x: Tensor) -> float:

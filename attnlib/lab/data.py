@@ -14,6 +14,7 @@ from attnlib.lab.series import Series, load_co2, load_sunspots
 from attnlib.lab.stored import (
     data_file,
     data_folder,
+    load_claims,
     load_digits,
     load_photograph,
     load_results,
@@ -30,6 +31,7 @@ __all__ = [
     "data_folder",
     "example_feature_map",
     "image_folder",
+    "load_claims",
     "load_co2",
     "load_digits",
     "load_images",

@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.metadata import version
@@ -73,8 +74,13 @@ PROVENANCE = ["attnlib", "revision", "torch", "python", "device", "note"]
 COLUMNS = [*SETTINGS, *RESULTS, *MEASURED, *PROVENANCE]
 
 
-def train_run(run: Run, source: str | None = None) -> tuple[Run, dict[str, object]]:
+def train_run(
+    run: Run, source: str | None = None, attention: Callable[[int], nn.Module] | None = None
+) -> tuple[Run, dict[str, object]]:
     """Train and test one network on one thread (or on CUDA where there is one); the run and its results.
+
+    ``attention``, a function from channels to a module, stands in the place of the run's mechanism, whose
+    name is then only a name.
 
     The recipe is that of the CIFAR networks: SGD with momentum 0.9 and weight decay 0.0005, the learning rate
     falling along half a cosine. With the same seed every mechanism gets the same batches, and a backbone
@@ -87,7 +93,7 @@ def train_run(run: Run, source: str | None = None) -> tuple[Run, dict[str, objec
         where = run.data if source is None else source
         train = _drawn(load_split(where, "train", run.image), run.train_images)
         test = _drawn(load_split(where, "test", run.image), run.test_images)
-        network = build_network(run, train).to(device)
+        network = build_network(run, train, attention).to(device)
         curve, loss, note = _fit(network, train, test, run, device)
     finally:
         torch.set_num_threads(threads)
@@ -107,15 +113,18 @@ def train_run(run: Run, source: str | None = None) -> tuple[Run, dict[str, objec
     return run, row
 
 
-def build_network(run: Run, data: Images) -> nn.Module:
-    """The run's network; what the plain one has too starts with the plain one's weights."""
+def build_network(run: Run, data: Images, attention: Callable[[int], nn.Module] | None = None) -> nn.Module:
+    """The run's network; what the plain one has too starts with the plain one's weights.
+
+    ``attention`` is that of ``train_run``.
+    """
     channels, height, width = data.images.shape[1:]
     if run.backbone != "small" and channels not in (1, 3):
         raise ValueError(
             f"{run.backbone} reads three colours and the images have {channels} channels; use the backbone "
             f"'small'"
         )
-    mechanism = CONTROLS.get(run.mechanism, run.mechanism)
+    mechanism = attention or CONTROLS.get(run.mechanism, run.mechanism)
     options = json.loads(run.options)
 
     def build(attention: Attention) -> nn.Module:

@@ -87,6 +87,11 @@ def load_terms() -> pd.DataFrame:
     return pd.read_csv(data_file("terms.csv"), encoding="utf-8", keep_default_na=False)
 
 
+def load_claims() -> pd.DataFrame:
+    """The claims that the course settles, with columns id, claim, chinese, verdict, notebook and reason."""
+    return pd.read_csv(data_file("claims.csv"), encoding="utf-8", keep_default_na=False)
+
+
 def load_results(name: str) -> pd.DataFrame:
     """Stored runs of a notebook's experiment, data/results/NAME.csv: one row a trained network.
 

@@ -40,7 +40,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from attnlib._checks import check_choice, check_positive
+from attnlib._checks import check_choice, check_positive, check_tokens
 from attnlib.sequence.dot_product import padding_mask
 from attnlib.sequence.scores import AdditiveScore, BilinearScore, check_mask, dot, masked_softmax
 
@@ -125,7 +125,7 @@ class RecurrentTranslator(nn.Module):
         self, source: Int[Tensor, "b m"], lengths: Int[Tensor, " b"]
     ) -> tuple[Float[Tensor, "b m annotation"], Float[Tensor, "b annotation"]]:
         """The annotations, zeros behind a source's length, and the two ends [forward h_m ; backward h_1]."""
-        _check_tokens("source", source, self.source.num_embeddings)
+        check_tokens("source", source, self.source.num_embeddings)
         if lengths.shape != source.shape[:1]:
             raise ValueError(
                 f"expected one length for each of {len(source)} sources, got shape {tuple(lengths.shape)}"
@@ -148,7 +148,7 @@ class RecurrentTranslator(nn.Module):
         self, target: Tensor, state: Tensor, memory: Tensor, ends: Tensor, lengths: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """From the state before the first of ``target`` on: logits, weights, and the state after the last."""
-        _check_tokens("target", target, self.target.num_embeddings)
+        check_tokens("target", target, self.target.num_embeddings)
         mask = padding_mask(lengths, memory.shape[1])  # b 1 m
         y = self.target(target)  # b t embedding
         if self._state_first:
@@ -246,19 +246,3 @@ def local_window(
         check_mask(mask, scores.shape)
         near = near & mask
     return masked_softmax(scores, near) * torch.exp(-distance.square() / (2 * (D / 2) ** 2))
-
-
-def _check_tokens(name: str, tokens: Tensor, vocabulary: int) -> None:
-    if tokens.ndim != 2 or tokens.shape[1] == 0:
-        raise ValueError(
-            f"expected {name} of shape (batch, tokens) with at least one token, got {tuple(tokens.shape)}"
-        )
-    if tokens.is_floating_point() or tokens.dtype == torch.bool:
-        raise ValueError(f"expected whole numbers as {name}, got {tokens.dtype}")
-    unknown = (tokens < 0) | (tokens >= vocabulary)
-    if unknown.any():
-        b, place = unknown.nonzero()[0].tolist()
-        raise ValueError(
-            f"{name}[{b}, {place}] is {tokens[b, place].item()}; with {vocabulary} tokens in the vocabulary "
-            f"expected 0 to {vocabulary - 1}"
-        )

@@ -37,7 +37,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from attnlib._checks import check_positive
+from attnlib._checks import check_positive, check_tokens
 from attnlib.sequence import multi_head
 from attnlib.sequence.dot_product import causal_mask
 from attnlib.sequence.multi_head import MultiHeadAttention
@@ -325,7 +325,7 @@ class Transformer(nn.Module):
     def embed(self, which: str, tokens: Int[Tensor, "b n"], *, start: int = 0) -> Float[Tensor, "b n width"]:
         """What the stack of the "source" or the "target" is given, for tokens at places from ``start``."""
         table = getattr(self, which)
-        _check_tokens(which, tokens, table.num_embeddings)
+        check_tokens(which, tokens, table.num_embeddings)
         x = table(tokens) * table.embedding_dim**0.5
         return self.dropout(self.positions(x, start=start))
 
@@ -343,24 +343,6 @@ class Transformer(nn.Module):
             found.append(layer.weights(x, memory, mask=past, memory_mask=mask))
             x = layer(x, memory, mask=past, memory_mask=mask)
         return found
-
-
-def _check_tokens(name: str, tokens: Tensor, vocabulary: int) -> None:
-    if tokens.ndim != 2 or tokens.shape[1] == 0:
-        raise ValueError(
-            f"expected {name} of shape (batch, tokens) with at least one token, got {tuple(tokens.shape)}"
-        )
-    if tokens.is_floating_point() or tokens.dtype == torch.bool:
-        raise ValueError(f"expected whole numbers as {name}, got {tokens.dtype}")
-    if torch.compiler.is_compiling():  # a check of values would break the graph
-        return
-    unknown = (tokens < 0) | (tokens >= vocabulary)
-    if unknown.any():
-        b, place = unknown.nonzero()[0].tolist()
-        raise ValueError(
-            f"{name}[{b}, {place}] is {tokens[b, place].item()}; with {vocabulary} tokens in the vocabulary "
-            f"expected 0 to {vocabulary - 1}"
-        )
 
 
 def from_torch(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -192,33 +192,33 @@ show(draw_progress().figure, alt="Bars by notebook: exercises passed, and those 
 # %% [markdown]
 # ## 6 · The map
 #
-# Hours are for Core, and for Core and Depth together. The notebooks with a link are open; the others are not built yet.
+# Hours are for Core, and for Core and Depth together.
 #
 # | notebook | derives | read first | hours |
 # |---|---|---|---|
 # | [00_toolbox](00_toolbox.ipynb) | softmax, gradients, variance, convolution, BatchNorm, residuals, GRU | – | as needed, up to 2¾ |
 # | **Part I, sequences** | | | |
-# | 01_what_is_attention | soft look-up; scores and normalisers | 00_toolbox | 1 / 2½ |
+# | [01_what_is_attention](01_what_is_attention.ipynb) | soft look-up; scores and normalisers | 00_toolbox | 1 / 2½ |
 # | [02_self_attention](02_self_attention.ipynb) | queries, keys, values; why $1/\sqrt d$; the backward pass | 00_toolbox (01, once it is open) | 1½ / 3½ |
 # | [03_multi_head_and_positions](03_multi_head_and_positions.ipynb) | heads; sinusoids; relative positions | 02 | 1½ / 3¼ |
 # | [04_recurrent_attention](04_recurrent_attention.ipynb) | encoder-decoder; additive attention; Luong's scores | 01 | 1½ / 3⅓ |
 # | [05_transformer](05_transformer.ipynb) | encoder, decoder, decoding with a cache | 03 | 1½ / 3½ |
-# | [06_moving_averages](06_moving_averages.ipynb) | moving averages as attention; cosine windows | 01 | 1¼ / 2⅔ |
+# | [06_moving_averages](06_moving_averages.ipynb) | moving averages as attention; cosine windows | 01 | 1⅓ / 2¾ |
 # | **Part II, feature maps** | | | |
 # | [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb) | descriptor, score, gate, rescale; auditing a module | 02 | 1¼ / 2¾ |
 # | [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb) | a gate for each channel; reduction | 00_toolbox (07 helps) | 1⅓ / 3 |
 # | [09_efficient_channel_attention](09_efficient_channel_attention.ipynb) | the kernel-size formula | 08 | 2 / 3½ |
-# | [10_spatial_attention](10_spatial_attention.ipynb) | a gate for each place; Darknet's layers | 07 | 1⅓ / 3¼ |
-# | [11_cbam](11_cbam.ipynb) | channel and spatial gates in turn; BAM | 08, 10 | 1½ / 3⅓ |
-# | [12_normalization_attention](12_normalization_attention.ipynb) | BatchNorm's scale as importance | 08 | 1½ / 3¾ |
+# | [10_spatial_attention](10_spatial_attention.ipynb) | a gate for each place; Darknet's layers | 07 | 1½ / 3½ |
+# | [11_cbam](11_cbam.ipynb) | channel and spatial gates in turn; BAM | 08, 10 | 2⅓ / 4¾ |
+# | [12_normalization_attention](12_normalization_attention.ipynb) | BatchNorm's scale as importance | 08 | 1½ / 4 |
 # | [13_global_attention](13_global_attention.ipynb) | GAM and its true price | 11 | 1½ / 3 |
 # | [14_non_local](14_non_local.ipynb) | pairs of pixels; expectation-maximisation attention | 02, 07 | 1⅓ / 3⅓ |
-# | [15_efficient_multi_scale](15_efficient_multi_scale.ipynb) | groups, two branches, a softmax that never sees the input | 10 | 1⅓ / 3 |
-# | [16_hrnet](16_hrnet.ipynb) | parallel resolutions; weight averages | 15 | 1¼ / 2½ |
+# | [15_efficient_multi_scale](15_efficient_multi_scale.ipynb) | groups, two branches, a softmax that never sees the input | 10 | 1½ / 3⅓ |
+# | [16_hrnet](16_hrnet.ipynb) | parallel resolutions; weight averages | 15 | 1¼ / 2¾ |
 # | **Part III, judgement** | | | |
-# | 17_face_off | the measured comparison | 08 to 16 | 1 / 2 |
-# | 18_claims_on_trial | every claim settled; which mechanism for which job | all | 1 / 2 |
-# | 19_capstone | design one of your own | 07, 17 | 2 / 4 |
+# | [17_face_off](17_face_off.ipynb) | the measured comparison | 08 to 16 | 1 / 2 |
+# | [18_claims_on_trial](18_claims_on_trial.ipynb) | every claim settled; which mechanism for which job | all | 1 / 2 |
+# | [19_capstone](19_capstone.ipynb) | design one of your own | 07, 17 | 2 / 4 |
 #
 # **Ways through.** The whole table in order, or vision first: 00, 02, 07, 08, then 09 to 16, 17 and 18, and 01 and 03 to
 # 06 when a sequence turns up in your work. Leave out what has no link yet. With one evening, take 02 or 08, whichever is

@@ -16,7 +16,7 @@
 #
 # | page | minutes | first used in |
 # |---|---|---|
-# | [1. Softmax and its Jacobian](#1.-Softmax-and-its-Jacobian) | 20 | `01_what_is_attention` |
+# | [1. Softmax and its Jacobian](#1.-Softmax-and-its-Jacobian) | 20 | [01_what_is_attention](01_what_is_attention.ipynb) |
 # | [2. Vector-Jacobian products](#2.-Vector-Jacobian-products) | 20 | [02_self_attention](02_self_attention.ipynb) |
 # | [3. Variance rules](#3.-Variance-rules) | 20 | [02_self_attention](02_self_attention.ipynb) |
 # | [4. Convolution and counting its MACs](#4.-Convolution-and-counting-its-MACs) | 25 | [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb) |
@@ -37,12 +37,12 @@
 # | $\delta_{ij}$ | 1 where $i = j$, otherwise 0 |
 #
 # Some letters change their meaning from page to page, as they do in the literature. $\sigma(t)$, with an argument, is
-# the logistic sigmoid $1/(1+e^{-t})$; $\sigma$ alone is a standard deviation and $\sigma^2$ a variance. $s$ is a score on
-# page 1, a stride on page 4 and a gate on page 6 and in Part II; in Part I it is also a decoder's state. $r$ and $z$ are
-# gates on page 7; in [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb), $r$ is a reduction and $z$ a mean. $p$ is a probability on page 1 and a
-# padding on page 4; $G$ stacks gradients on page 2 and counts groups on page 4; $F$ is a branch on page 6, and `F` in
-# the code PyTorch's functions. $n$ and $m$ mostly count; but $m$ is also a largest weight (page 1) and a momentum (page 5), and $n$
-# a candidate (page 7). $a$ is whatever its page says.
+# the logistic sigmoid $1/(1+e^{-t})$; $\sigma$ alone is a standard deviation and $\sigma^2$ a variance. $s$ is a
+# score on page 1, a stride on page 4 and a gate on page 6 and in Part II; in Part I it is also a decoder's state. $r$
+# and $z$ are gates on page 7; in [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb), $r$ is a reduction and
+# $z$ a mean. $p$ is a probability on page 1 and a padding on page 4; $G$ stacks gradients on page 2 and counts groups
+# on page 4; $F$ is a branch on page 6, and `F` in the code PyTorch's functions. $n$ and $m$ mostly count; but $m$ is
+# also a largest weight (page 1) and a momentum (page 5), and $n$ a candidate (page 7). $a$ is whatever its page says.
 
 # %%
 import torch
@@ -68,8 +68,8 @@ from attnlib.lab.plots import heatmap, pictures
 # ## 1. Softmax and its Jacobian
 #
 # **What it is for.** Attention turns scores into weights with a softmax. How a change of one score moves all the
-# weights decides what attention can learn, and why [02_self_attention](02_self_attention.ipynb) divides its scores by a square root.
-# About 20 minutes.
+# weights decides what attention can learn, and why [02_self_attention](02_self_attention.ipynb) divides its scores by
+# a square root. About 20 minutes.
 #
 # ### Self-test 1
 #
@@ -228,8 +228,9 @@ show(fig, alt="Three softmax Jacobians for scores multiplied by 0.5, 2 and 8. Th
 # %% [markdown]
 # ## 2. Vector-Jacobian products
 #
-# **What it is for.** Every backward pass in this course ([02_self_attention](02_self_attention.ipynb), [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb), and a piece in
-# each notebook after them) is made of the few rules on this page. About 20 minutes.
+# **What it is for.** Every backward pass in this course ([02_self_attention](02_self_attention.ipynb),
+# [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb), and a piece in each notebook after them) is made of
+# the few rules on this page. About 20 minutes.
 #
 # ### Self-test 2
 #
@@ -372,8 +373,8 @@ table
 # ## 3. Variance rules
 #
 # **What it is for.** How large will the numbers be, before anything is trained? The answer gives the $1/\sqrt{d}$ of
-# [02_self_attention](02_self_attention.ipynb), the first weights of every layer, the growth along a residual stream, and the error bars of
-# `17_face_off`. About 20 minutes.
+# [02_self_attention](02_self_attention.ipynb), the first weights of every layer, the growth along a residual stream,
+# and the error bars of [17_face_off](17_face_off.ipynb). About 20 minutes.
 #
 # ### Self-test 3
 #
@@ -517,9 +518,10 @@ for d in (16, 256):
 # $$\mathrm{Var}(\bar X) = \frac{\sigma^2}{n}, \qquad \text{for a share } a \text{ of } n \text{ right answers: }
 # \frac{a(1-a)}{n} \tag{3.6}$$
 #
-# An accuracy of 95% on 510 test images therefore has a standard error of $\sqrt{0.95 \cdot 0.05/510} \approx 1$ percentage
-# point. The difference of two such accuracies has $\sqrt 2$ times that, about 1.4 points, and to call one network better one asks
-# for about twice the standard error of the difference. (On the same test images a paired test sees more.)
+# An accuracy of 95% on 510 test images therefore has a standard error of $\sqrt{0.95 \cdot 0.05/510} \approx 1$
+# percentage point. The difference of two such accuracies has $\sqrt 2$ times that, about 1.4 points, and to call one
+# network better one asks for about twice the standard error of the difference. (On the same test images a paired test
+# sees more.)
 
 # %%
 assert round((0.95 * 0.05 / 510) ** 0.5, 3) == 0.010
@@ -534,8 +536,9 @@ assert abs(means.var() / (0.95 * 0.05 / 510) - 1) < 0.1  # (3.6)
 # %% [markdown]
 # ## 4. Convolution and counting its MACs
 #
-# **What it is for.** All of Part II lives on feature maps that convolutions make, and the gates of [10_spatial_attention](10_spatial_attention.ipynb)
-# and [13_global_attention](13_global_attention.ipynb) are convolutions themselves. What a mechanism costs is counted here. About 25 minutes.
+# **What it is for.** All of Part II lives on feature maps that convolutions make, and the gates of
+# [10_spatial_attention](10_spatial_attention.ipynb) and [13_global_attention](13_global_attention.ipynb) are
+# convolutions themselves. What a mechanism costs is counted here. About 25 minutes.
 #
 # ### Self-test 4
 #
@@ -709,9 +712,10 @@ assert R == 13 and (reached != 0).any(2).sum() == (reached != 0).any(3).sum() ==
 # %% [markdown]
 # ## 5. BatchNorm in train and eval, and its backward pass
 #
-# **What it is for.** Batch normalisation stands behind nearly every convolution of Part II. [12_normalization_attention](12_normalization_attention.ipynb)
-# makes an attention of its $\gamma$; [10_spatial_attention](10_spatial_attention.ipynb) and [11_cbam](11_cbam.ipynb) put it into their gates; and a network
-# that is tested in the wrong mode gives wrong answers without any error. About 35 minutes.
+# **What it is for.** Batch normalisation stands behind nearly every convolution of Part II.
+# [12_normalization_attention](12_normalization_attention.ipynb) makes an attention of its $\gamma$;
+# [10_spatial_attention](10_spatial_attention.ipynb) and [11_cbam](11_cbam.ipynb) put it into their gates; and a
+# network that is tested in the wrong mode gives wrong answers without any error. About 35 minutes.
 #
 # ### Self-test 5
 #
@@ -793,9 +797,10 @@ assert torch.allclose(y, F.batch_norm(x, None, None, gamma, beta, training=True)
 # $$\text{mean } \beta \qquad\text{and standard deviation } |\gamma|\, \frac{\sigma}{\sqrt{\sigma^2 + \epsilon}} \approx |\gamma|
 # \tag{5.2}$$
 #
-# whatever the convolution before it did. So $|\gamma|$ says how much a channel varies, which is why one may take it for a
-# measure of how much the channel matters. Two more consequences, in training: multiplying the convolution's weights by 10 changes
-# nothing behind the BatchNorm, but for $\epsilon$; and neither does a bias before it, since $\mu$ takes it away again.
+# whatever the convolution before it did. So $|\gamma|$ says how much a channel varies, which is why one may take it
+# for a measure of how much the channel matters. Two more consequences, in training: multiplying the convolution's
+# weights by 10 changes nothing behind the BatchNorm, but for $\epsilon$; and neither does a bias before it, since
+# $\mu$ takes it away again.
 
 # %%
 assert torch.allclose(y.mean((0, 2, 3)), beta)
@@ -870,12 +875,14 @@ assert [round(0.9**t, 3) for t in (3, 20, 40)] == [0.729, 0.122, 0.015]
 # %% [markdown]
 # **What to see.** After $t$ batches the start still has the weight $0.9^t$: 73% after 3 batches, 12% after 20, 1.5% after
 # 40. The error falls below a tenth after 22 batches, so of the three answers 20 is the nearest. A network that is evaluated after a
-# handful of batches is evaluated with wrong statistics. The dots scatter: in training, an image's output also depends on its batch.
+# handful of batches is evaluated with wrong statistics. The dots scatter: in training, an image's output also depends
+# on its batch.
 #
 # ### Backwards
 #
-# In eval, (5.4) is a straight line and $\partial L/\partial x = a\, g$. Training is harder, because every $x_i$ also moves $\mu$
-# and $\sigma$, and through them all outputs. Work with one channel, and write $\rho = \sqrt{\sigma^2 + \epsilon}$.
+# In eval, (5.4) is a straight line and $\partial L/\partial x = a\, g$. Training is harder, because every $x_i$ also
+# moves $\mu$ and $\sigma$, and through them all outputs. Work with one channel, and write $\rho = \sqrt{\sigma^2 +
+# \epsilon}$.
 #
 # Of $y_i = \gamma \hat x_i + \beta$: both parameters are used $n$ times, so by (2.4)
 # $\partial L/\partial\gamma = \sum_i g_i \hat x_i$ and $\partial L/\partial\beta = \sum_i g_i$, and
@@ -927,8 +934,9 @@ table
 #
 # ### Self-test 6
 #
-# A block computes $y = x + \mathrm{relu}(x W_1^\top)\, W_2^\top$ for rows of `x`. Given `g` $= \partial L/\partial y$, return the
-# gradient for `x`. **If this is easy, skip the page.** The test does not cover where to put a gate, (6.4).
+# A block computes $y = x + \mathrm{relu}(x W_1^\top)\, W_2^\top$ for rows of `x`. Given `g` $= \partial L/\partial
+# y$, return the gradient for `x`. **If this is easy, skip the page.** The test does not cover where to put a gate,
+# (6.4).
 #
 # <details><summary>Hint 1</summary>
 #
@@ -1008,8 +1016,8 @@ assert torch.allclose(whole, torch.eye(4).double() + paths)  # (6.3)
 # %% [markdown]
 # ### Where to put a gate
 #
-# A gate multiplies by a number $s$ between 0 and 1; a fresh one gives about $\tfrac12$. It can stand on the branch, or on the sum.
-# The Jacobians of the two are
+# A gate multiplies by a number $s$ between 0 and 1; a fresh one gives about $\tfrac12$. It can stand on the branch,
+# or on the sum. The Jacobians of the two are
 #
 # $$x + s\,F(x): \;\; I + s\,J_F \qquad\text{but}\qquad s\,\big(x + F(x)\big): \;\; s\,(I + J_F) \tag{6.4}$$
 #
@@ -1029,9 +1037,10 @@ assert torch.allclose(jacobian(lambda x: x + s * branch(x), x), identity + s * J
 assert torch.allclose(jacobian(lambda x: s * (x + branch(x)), x), s * (identity + J_F))  # (6.4)
 
 # %% [markdown]
-# **Predict before you go on:** twenty blocks whose branches each halve the size of what passes through them. A gradient of
-# size 1 arrives at the end. How large is it at the start: without the identity; with it; with a gate of $\tfrac12$ on each
-# branch; with a gate of $\tfrac12$ on each sum? (What comes back through a random branch is nearly uncorrelated with what came in.)
+# **Predict before you go on:** twenty blocks whose branches each halve the size of what passes through them. A
+# gradient of size 1 arrives at the end. How large is it at the start: without the identity; with it; with a gate of
+# $\tfrac12$ on each branch; with a gate of $\tfrac12$ on each sum? (What comes back through a random branch is nearly
+# uncorrelated with what came in.)
 
 # %%
 layers = [(torch.randn(64, 32) / 4, torch.randn(32, 64) / 16) for _ in range(20)]
@@ -1071,14 +1080,15 @@ show(ax.figure, alt="Gradient over twenty blocks, logarithmic. The residual's gr
      "tenfold, the gated branch's twofold; without identity or with a gated sum it vanishes.")
 
 # %% [markdown]
-# **What to see.** Read from right to left, the way the gradient goes. With a free identity it grows to about ten at most, but
-# not to $1.5^{20} \approx 3300$. What comes back through a branch is nearly uncorrelated with $g$, so the squares of their sizes add, as
-# variances do in (3.1): each block multiplies by $\sqrt{1 + \tfrac14}$, all twenty by $1.25^{10} \approx 9.3$. (So does the
-# stream, roughly, on its way forward.) With the gate on the branch it is $(1 + \tfrac1{16})^{10} \approx 1.8$.
+# **What to see.** Read from right to left, the way the gradient goes. With a free identity it grows to about ten at
+# most, but not to $1.5^{20} \approx 3300$. What comes back through a branch is nearly uncorrelated with $g$, so the
+# squares of their sizes add, as variances do in (3.1): each block multiplies by $\sqrt{1 + \tfrac14}$, all twenty by
+# $1.25^{10} \approx 9.3$. (So does the stream, roughly, on its way forward.) With the gate on the branch it is $(1 +
+# \tfrac1{16})^{10} \approx 1.8$.
 #
-# The two other curves fall by a factor of about two for each block, to $9.3 \cdot 2^{-20} \approx 9 \cdot 10^{-6}$ and
-# $2^{-20} \approx 10^{-6}$. A gate on the sum is nearly as bad as having no identity at all: what saved the gradient was not the
-# addition, but a path on which **nothing** multiplies.
+# The two other curves fall by a factor of about two for each block, to $9.3 \cdot 2^{-20} \approx 9 \cdot 10^{-6}$
+# and $2^{-20} \approx 10^{-6}$. A gate on the sum is nearly as bad as having no identity at all: what saved the
+# gradient was not the addition, but a path on which **nothing** multiplies.
 #
 # **In one line.** $y = x + F(x)$ has the Jacobian $I + J_F$: the gradient always has a free way back, as long as no gate stands
 # on it.
@@ -1086,8 +1096,9 @@ show(ax.figure, alt="Gradient over twenty blocks, logarithmic. The residual's gr
 # %% [markdown]
 # ## 7. One GRU step
 #
-# **What it is for.** The encoder and decoder of [04_recurrent_attention](04_recurrent_attention.ipynb) are gated recurrent units. Their update gate is also
-# the first learnt gate of this course, and the bridge to the moving averages of [06_moving_averages](06_moving_averages.ipynb). About 25 minutes.
+# **What it is for.** The encoder and decoder of [04_recurrent_attention](04_recurrent_attention.ipynb) are gated
+# recurrent units. Their update gate is also the first learnt gate of this course, and the bridge to the moving
+# averages of [06_moving_averages](06_moving_averages.ipynb). About 25 minutes.
 #
 # ### Self-test 7
 #
@@ -1129,8 +1140,8 @@ def gru_step(x, h, W, U, b, c):
 # %% [markdown]
 # ### The equations
 #
-# A recurrent network reads one input $x$ after the other and keeps a state $h$ of $m$ numbers. A **gated recurrent unit** decides
-# for each of them how much of the old value to keep:
+# A recurrent network reads one input $x$ after the other and keeps a state $h$ of $m$ numbers. A **gated recurrent
+# unit** decides for each of them how much of the old value to keep:
 #
 # $$\begin{aligned}
 # r &= \sigma(W_r x + b_r + U_r h + c_r) &&\text{reset gate} \\
@@ -1162,11 +1173,11 @@ assert torch.allclose(gru_step(x, h, W, U, b, c), cell(x, h))  # (7.1)
 # %% [markdown]
 # ### Three things on which sources differ
 #
-# - **What $z$ means.** In the first paper on GRUs (Cho et al., 2014, arXiv 1406.1078) and in PyTorch, $z$ is the share of the old
-#   state. Other papers, among them the one that compared GRU and LSTM (Chung et al., 2014, arXiv 1412.3555), let $z$ be the share
-#   of the candidate. Replace $z$ by $1 - z$ and the two agree.
-# - **Where $r$ stands.** The paper resets the state *before* its linear layer, $U_n (r \odot h)$. PyTorch multiplies *behind* it,
-#   so that all three products with $h$ can be made at once. These are different functions.
+# - **What $z$ means.** In the first paper on GRUs (Cho et al., 2014, arXiv 1406.1078) and in PyTorch, $z$ is the
+#   share of the old state. Other papers, among them the one that compared GRU and LSTM (Chung et al., 2014, arXiv
+#   1412.3555), let $z$ be the share of the candidate. Replace $z$ by $1 - z$ and the two agree.
+# - **Where $r$ stands.** The paper resets the state *before* its linear layer, $U_n (r \odot h)$. PyTorch multiplies
+#   *behind* it, so that all three products with $h$ can be made at once. These are different functions.
 # - **How many biases.** PyTorch has two for each part, $b$ and $c$. In $r$ and $z$ one would do.
 #
 # For $d$ inputs and $m$ states, the number $P$ of weights and biases in PyTorch's cell is therefore
@@ -1194,8 +1205,8 @@ assert not torch.allclose(U_n @ (r * h[0]), r * (U_n @ h[0]))  # before or behin
 # \Big[\mathrm{diag}(r)\, U_n + \mathrm{diag}\big(a\, r(1-r)\big)\, U_r\Big] + \mathrm{diag}\big((h - n)\, z(1-z)\big)\, U_z
 # \tag{7.3}$$
 #
-# The first term is an identity path, as in (6.2), with a gate on it. The gate is learnt: where a state must be remembered, $z$ goes to 1
-# and the path is open.
+# The first term is an identity path, as in (6.2), with a gate on it. The gate is learnt: where a state must be
+# remembered, $z$ goes to 1 and the path is open.
 
 # %%
 x_r, x_z, x_n = (x[0] @ W.T + b).chunk(3)
@@ -1208,7 +1219,8 @@ one_row = lambda h: gru_step(x[:1], h[None], W, U, b, c)[0]
 assert torch.allclose(J, jacobian(one_row, h[0]))  # (7.3)
 
 # %% [markdown]
-# Let us isolate the path: no input, no weights on $h$, and a constant $z$ from its bias. Then $n = 0$, and the state only fades:
+# Let us isolate the path: no input, no weights on $h$, and a constant $z$ from its bias. Then $n = 0$, and the state
+# only fades:
 #
 # $$h_t = z^t\, h_0, \qquad \text{half of it is left after } \frac{\ln 2}{-\ln z} \text{ steps} \tag{7.4}$$
 #
@@ -1243,12 +1255,13 @@ assert fade(0.9)[6] > 0.5 > fade(0.9)[7] and fade(0.99)[68] > 0.5 > fade(0.99)[6
 assert round(0.99**100, 2) == 0.37 and 0.9**100 < 1e-4
 
 # %% [markdown]
-# **What to see.** From $z = 0.9$ to $z = 0.99$ the memory becomes ten times as long. The gradient from step 100 back to step 0 is
-# the same number $z^{100}$: 0.37 for $z = 0.99$, and next to nothing for 0.9. So even a gated network needs $z$ very close to 1 to
-# carry something over a long sentence. Attention, in [04_recurrent_attention](04_recurrent_attention.ipynb), does not carry: it looks back.
+# **What to see.** From $z = 0.9$ to $z = 0.99$ the memory becomes ten times as long. The gradient from step 100 back
+# to step 0 is the same number $z^{100}$: 0.37 for $z = 0.99$, and next to nothing for 0.9. So even a gated network
+# needs $z$ very close to 1 to carry something over a long sentence. Attention, in
+# [04_recurrent_attention](04_recurrent_attention.ipynb), does not carry: it looks back.
 #
-# **In one line.** $h' = (1 - z)\, n + z\, h$: a learnt moving average, with $z$ for the share of the old state and, in PyTorch, $r$
-# behind the linear layer.
+# **In one line.** $h' = (1 - z)\, n + z\, h$: a learnt moving average, with $z$ for the share of the old state and,
+# in PyTorch, $r$ behind the linear layer.
 
 # %% [markdown]
 # ## Summary
@@ -1263,8 +1276,9 @@ assert round(0.99**100, 2) == 0.37 and 0.9**100 < 1e-4
 # | 6 | residual block: $g + J_F^\top g$ | (6.2) |
 # | 7 | GRU: $h' = (1 - z) \odot n + z \odot h$ | (7.1) |
 #
-# **Sources.** He, Zhang, Ren, Sun: *Delving Deep into Rectifiers*, arXiv 1502.01852 (the $2/d$ of page 3), and *Deep Residual
-# Learning*, arXiv 1512.03385 (page 6). Ioffe, Szegedy: *Batch Normalization*, arXiv 1502.03167 (page 5). Cho et al., arXiv 1406.1078,
-# and Chung et al., arXiv 1412.3555 (page 7). PyTorch's documentation of `BatchNorm2d` and `GRUCell` for its conventions.
+# **Sources.** He, Zhang, Ren, Sun: *Delving Deep into Rectifiers*, arXiv 1502.01852 (the $2/d$ of page 3), and *Deep
+# Residual Learning*, arXiv 1512.03385 (page 6). Ioffe, Szegedy: *Batch Normalization*, arXiv 1502.03167 (page 5). Cho
+# et al., arXiv 1406.1078, and Chung et al., arXiv 1412.3555 (page 7). PyTorch's documentation of `BatchNorm2d` and
+# `GRUCell` for its conventions.
 #
 # **Back to** [00_start_here](00_start_here.ipynb), or to the notebook that sent you here.

@@ -357,9 +357,10 @@ assert (ours[2] == 0).all() and of_ours.isfinite().all()
 #
 # $$\mathrm{attention}(\Pi X) = \Pi\, \mathrm{attention}(X) \tag{2.7}$$
 #
-# This is called **permutation equivariance**: reordered tokens give reordered outputs, and nothing else changes. It also
-# says what self-attention cannot do: tell "dog bites man" from "man bites dog". ([03_multi_head_and_positions](03_multi_head_and_positions.ipynb) mends that.)
-# A causal mask breaks (2.7), since it speaks of places.
+# This is called **permutation equivariance**: reordered tokens give reordered outputs, and nothing else changes. It
+# also says what self-attention cannot do: tell "dog bites man" from "man bites dog".
+# ([03_multi_head_and_positions](03_multi_head_and_positions.ipynb) mends that.) A causal mask breaks (2.7), since it
+# speaks of places.
 
 # %%
 tokens, projections = torch.randn(6, 3).double(), torch.randn(3, 3, 4).double()
@@ -392,13 +393,14 @@ for d in (4, 64, 1024):
     assert abs((raw / d).var() * d - 1) < 0.05
 
 # %% [markdown]
-# So what, if scores are large? A softmax only sees differences. With scores that differ by 10 or 20, one weight is nearly 1
-# and all others nearly 0, *before anything has been learnt*. And there the softmax is deaf. Its Jacobian
-# ([toolbox](00_toolbox.ipynb#1.-Softmax-and-its-Jacobian)) is $J = \mathrm{diag}(p) - p\,p^\top$. For two weights $p$ and $1 - p$
-# all four of its entries are $\pm p (1 - p)$, and the vector that it stretches most is $(1, -1)$: by $2 p (1 - p)$, which is 1/2
-# for equal weights and nothing for $p = 1$. For more weights the size of $J$, the largest factor by which it can stretch a
-# vector, is its largest eigenvalue $\|J\|$. All eigenvalues of $J$ are at least 0 (for any $u$, the number $u^\top J u = \sum_j
-# p_j u_j^2 - (\sum_j p_j u_j)^2$ is a variance), so the largest is at most their sum, the trace:
+# So what, if scores are large? A softmax only sees differences. With scores that differ by 10 or 20, one weight is
+# nearly 1 and all others nearly 0, *before anything has been learnt*. And there the softmax is deaf. Its Jacobian
+# ([toolbox](00_toolbox.ipynb#1.-Softmax-and-its-Jacobian)) is $J = \mathrm{diag}(p) - p\,p^\top$. For two weights $p$
+# and $1 - p$ all four of its entries are $\pm p (1 - p)$, and the vector that it stretches most is $(1, -1)$: by $2 p
+# (1 - p)$, which is 1/2 for equal weights and nothing for $p = 1$. For more weights the size of $J$, the largest
+# factor by which it can stretch a vector, is its largest eigenvalue $\|J\|$. All eigenvalues of $J$ are at least 0
+# (for any $u$, the number $u^\top J u = \sum_j p_j u_j^2 - (\sum_j p_j u_j)^2$ is a variance), so the largest is at
+# most their sum, the trace:
 #
 # $$\|J\| \le \sum_j (p_j - p_j^2) = 1 - \sum_j p_j^2, \qquad \text{and} \qquad \|J\| \le \frac12 \tag{2.9}$$
 #
@@ -446,10 +448,12 @@ show(fig, alt="Left, the largest weight over d: unscaled it rises to 1, by the r
      "fifth, by d it falls to 1/16. Right, the Jacobian: unscaled it rises, then collapses.")
 
 # %% [markdown]
-# **What to see.** Unscaled (orange), the largest weight climbs to 1 as $d$ grows. The Jacobian (mind the logarithmic axis)
-# still lies above the blue one at $d = 4$ and 16, since a softmax that wavers between two keys is the most sensitive; then it falls
-# by several powers of ten: the layer is certain about nothing in particular, and cannot be told so. Divided by $d$ (grey) the weights become equal: the layer is a plain mean, and to change that, queries and keys would have to become
-# large first. Divided by $\sqrt d$ (blue) neither depends on the width. Part 9 asks whether it matters for training.
+# **What to see.** Unscaled (orange), the largest weight climbs to 1 as $d$ grows. The Jacobian (mind the logarithmic
+# axis) still lies above the blue one at $d = 4$ and 16, since a softmax that wavers between two keys is the most
+# sensitive; then it falls by several powers of ten: the layer is certain about nothing in particular, and cannot be
+# told so. Divided by $d$ (grey) the weights become equal: the layer is a plain mean, and to change that, queries and
+# keys would have to become large first. Divided by $\sqrt d$ (blue) neither depends on the width. Part 9 asks whether
+# it matters for training.
 
 # %%
 assert largest["q·k"][-1] > 0.99 and largest["q·k / d"][-1] < 1.2 / 16
@@ -495,8 +499,8 @@ assert torch.allclose(dv, p.mT @ g) and torch.allclose(dp, g @ v.mT)  # (2.10)
 # $$\frac{\partial L}{\partial S_{ij}} = P_{ij} \Big(\frac{\partial L}{\partial P_{ij}} - D_i\Big), \qquad
 # D_i = \sum_{j'} P_{ij'} \frac{\partial L}{\partial P_{ij'}} \tag{2.11}$$
 #
-# What counts for a score is how far $\partial L/\partial P_{ij}$ lies above or below $D_i$, the row's mean under the weights $P$. A row's gradients
-# sum to zero, since adding the same number to all scores of a row changes nothing.
+# What counts for a score is how far $\partial L/\partial P_{ij}$ lies above or below $D_i$, the row's mean under the
+# weights $P$. A row's gradients sum to zero, since adding the same number to all scores of a row changes nothing.
 #
 # ### Exercise 02.2 · the gradient of the scores · *Depth* · 10 minutes
 #
@@ -710,11 +714,12 @@ assert sharper[0, [0, 1, 7]].min() > 0.18 and sharper[0, 2:7].max() < 0.12
 assert sharper[3:6, 3:6].sum(1).min() > 0.5 and sharper[3:6, [0, 7]].max() < 0.08
 
 # %% [markdown]
-# **What to see.** With the usual scale the weights hardly differ: none is below 0.09 or above 0.19, where equal ones would be
-# 0.125. Four times as large, they show a pattern. Row 0 has its ink in the middle, and so have rows 1 and 7: it looks there,
-# even across the whole digit, about as much as at itself. Rows 3 to 5, whose ink stands at both sides, give more than half of
-# their weight to each other, and little to the top and the bottom row. Distance plays no part: that follows from (2.7). Try other
-# digits and scales (the sliders need a running kernel; there the brightest colour is a weight of 1):
+# **What to see.** With the usual scale the weights hardly differ: none is below 0.09 or above 0.19, where equal ones
+# would be 0.125. Four times as large, they show a pattern. Row 0 has its ink in the middle, and so have rows 1 and 7:
+# it looks there, even across the whole digit, about as much as at itself. Rows 3 to 5, whose ink stands at both
+# sides, give more than half of their weight to each other, and little to the top and the bottom row. Distance plays
+# no part: that follows from (2.7). Try other digits and scales (the sliders need a running kernel; there the
+# brightest colour is a weight of 1):
 
 # %% tags=["nbval-ignore-output"]
 from ipywidgets import fixed, interact
@@ -899,8 +904,8 @@ assert all((a - b).abs().max() < 1e-12 for a, b in zip(found, expected, strict=T
 # %% [markdown]
 # Kept for the way back are, besides the inputs, the output and $\Lambda$: $d_v + 1$ numbers for each token.
 #
-# **Predict:** $n$ tokens of width 32, and $n$ goes from 256 to 2048, eight times as many. By what factor does what is kept grow,
-# plainly and in chunks? And the time?
+# **Predict:** $n$ tokens of width 32, and $n$ goes from 256 to 2048, eight times as many. By what factor does what is
+# kept grow, plainly and in chunks? And the time?
 
 # %%
 from time import perf_counter
@@ -943,21 +948,21 @@ assert growth["plain"] == 64 and growth["in chunks"] == 8
 assert kept["plain"][-1] == 4 * 2048**2 and kept["in chunks"][-1] == 4 * 2048 * (32 + 1)  # bytes
 
 # %% [markdown]
-# **What to see.** On logarithmic axes a power is a straight line, and its slope is the exponent. Memory: the plain form keeps
-# $n^2$ numbers (64 times as many for 8 times the tokens), the chunked form 33 for each token (8 times). Time: both do work in
-# proportion to $n^2$, forward and backward. A clock also measures the cost of starting each step and of fetching what does not
-# fit into the processor's fast memory, so the lines are neither straight nor of the slope 2. Chunks do not save arithmetic, they
-# make it fit. (FlashAttention walks in chunks inside one program of the graphics card and reports that it is quicker too,
-# because there the traffic with the memory takes most time.)
+# **What to see.** On logarithmic axes a power is a straight line, and its slope is the exponent. Memory: the plain
+# form keeps $n^2$ numbers (64 times as many for 8 times the tokens), the chunked form 33 for each token (8 times).
+# Time: both do work in proportion to $n^2$, forward and backward. A clock also measures the cost of starting each
+# step and of fetching what does not fit into the processor's fast memory, so the lines are neither straight nor of
+# the slope 2. Chunks do not save arithmetic, they make it fit. (FlashAttention walks in chunks inside one program of
+# the graphics card and reports that it is quicker too, because there the traffic with the memory takes most time.)
 
 # %% [markdown]
 # ## 9 · Does it help? · *Core*
 #
-# **Where it should win by construction:** the game of part 2, where (2.1) holds a layer that treats each token on its own to
-# 1/4, and a plain mean gets less than one half. Part 6 has shown that one attention solves it. **Where it need not win:** ask the
-# *answers* for their own values, which stand in the token. And the question of part 4: **does the scale matter for learning?**
-# The same network, with scores divided by $\sqrt d$ and not, for widths from 4 to 256; ten seeds each were trained beforehand,
-# by `notebooks/runs/02_self_attention.py`.
+# **Where it should win by construction:** the game of part 2, where (2.1) holds a layer that treats each token on its
+# own to 1/4, and a plain mean gets less than one half. Part 6 has shown that one attention solves it. **Where it need
+# not win:** ask the *answers* for their own values, which stand in the token. And the question of part 4: **does the
+# scale matter for learning?** The same network, with scores divided by $\sqrt d$ and not, for widths from 4 to 256;
+# ten seeds each were trained beforehand, by `notebooks/runs/02_self_attention.py`.
 #
 # A rule, before we look: a run has *solved* the game if it is right on more than 95% of new questions. **We say that the scale
 # matters at a width if the scaled network solves it with at least five seeds more out of ten than the other one.**
@@ -1017,8 +1022,8 @@ for i in range(3):
     assert before < 0.15 and after > 0.99
 
 # %% [markdown]
-# So part 4 tells only half of it: the lost questions *became* deaf, in training, on a wrong token. Which questions, and on which
-# token? Sort them by their key:
+# So part 4 tells only half of it: the lost questions *became* deaf, in training, on a wrong token. Which questions,
+# and on which token? Sort them by their key:
 
 # %%
 key_of = new.tokens[:, :, :8].argmax(2)
@@ -1046,11 +1051,12 @@ kept_token = [(s.argmax(2) == e.argmax(2))[of] for s, e, of in zip(starts, ends,
 assert max(kept.double().mean() for kept in kept_token) < 0.3
 
 # %% [markdown]
-# Fewer than three lost questions in ten stayed with their first token. So this is no frozen start: unscaled scores are large, and
-# training threw them about before a softmax closed over one of them. If that is how it goes, two things follow. Patience should
-# help little, since a question that hears nothing learns nothing. And a smaller *start* should help: if $W_q$ and $W_k$ begin
-# $d^{1/4}$ times smaller, the first scores are $\sqrt d$ times smaller, just as if they had been scaled, and only the start
-# differs. Both were run for $d = 64$, with ten seeds. **Predict**, and use the rule from above.
+# Fewer than three lost questions in ten stayed with their first token. So this is no frozen start: unscaled scores
+# are large, and training threw them about before a softmax closed over one of them. If that is how it goes, two
+# things follow. Patience should help little, since a question that hears nothing learns nothing. And a smaller
+# *start* should help: if $W_q$ and $W_k$ begin $d^{1/4}$ times smaller, the first scores are $\sqrt d$ times smaller,
+# just as if they had been scaled, and only the start differs. Both were run for $d = 64$, with ten seeds.
+# **Predict**, and use the rule from above.
 
 # %%
 unscaled = runs[(runs["d"] == 64) & ~runs["scaled"]]
@@ -1216,7 +1222,7 @@ assert all(right > 0.99 and 0.3 < weight < 0.5 for right, weight in levels)
 # **ATT-1** "The common scores are dot, additive and scaled dot; the context is the weighted sum of the values." **True.** All
 # three stand in the library. They score the same four keys for one query; each goes through the same softmax; and the context
 # is the weighted sum in each case. What separates them is that the additive score has weights of its own and lets query and
-# key differ in width, and that the plain dot grows with the width, (2.8). (`01_what_is_attention` looks at six scores and at
+# key differ in width, and that the plain dot grows with the width, (2.8). ([01_what_is_attention](01_what_is_attention.ipynb) looks at six scores and at
 # two ways to normalise them.)
 
 # %%
@@ -1302,5 +1308,6 @@ def scale_gradient(grad_S, q, k):
 # Cho, Bengio, arXiv 1409.0473 (additive score); Milakov, Gimelshein, arXiv 1805.02867; Rabe, Staats, arXiv 2112.05682; Dao
 # and others, arXiv 2205.14135.
 #
-# **Back:** `01_what_is_attention` (not built yet), [00_toolbox](00_toolbox.ipynb) · **Next:** [03_multi_head_and_positions](03_multi_head_and_positions.ipynb),
-# which gives attention several heads and a sense of order. The map of the course is in [00_start_here](00_start_here.ipynb).
+# **Back:** [01_what_is_attention](01_what_is_attention.ipynb), [00_toolbox](00_toolbox.ipynb) · **Next:**
+# [03_multi_head_and_positions](03_multi_head_and_positions.ipynb), which gives attention several heads and a sense of
+# order. The map of the course is in [00_start_here](00_start_here.ipynb).

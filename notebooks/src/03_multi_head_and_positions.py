@@ -5,7 +5,7 @@
 # What if a token needs two different things from two different places, and what if order matters?
 #
 # **The answer in one sentence.** Cut the features into $h$ parts and let each part attend with weights of its own (a *head*),
-# for no more weights and no more arithmetic; and add to every token, or to every score, something that says where it stands.
+# for no more weights and no more multiplications; and add to every token, or to every score, something that says where it stands.
 #
 # **Paper.** Ashish Vaswani and others: *Attention Is All You Need*, NeurIPS 2017,
 # [arXiv 1706.03762](https://arxiv.org/abs/1706.03762), sections 3.2.2 and 3.5.
@@ -108,14 +108,15 @@ show(ax.figure, alt="Eight tokens of ten features; two boxes around what the fir
 #
 # Now let one attention do it. Its output is a linear image of **one** average $\sum_j p_j x_j$ of the tokens, whatever $W_V$ is.
 # Say the first mark is at place $u$, the second at place $w$, and the weights $p_j$ do not look at the numbers, only at the
-# marks. How near can a number of $a$ come? The output knows $s = \sum_j p_j a_j$ and can multiply it by a constant $c$. All
-# $a_j$ are independent, with mean 0 and variance 1, so $E[s^2] = \sum_j p_j^2$ and $E[s\, a_u] = p_u$, and
+# marks. How near can the output come to one of the four numbers, $a_u$? It knows $s = \sum_j p_j a_j$ and can multiply it by a
+# constant $c$. Write $E$ for the mean over all cards with these places. The $a_j$ are independent, with mean 0 and variance 1, so
+# $E[a_j^2] = 1$ and $E[a_i a_j] = 0$ for $i \ne j$. Hence $E[s^2] = \sum_j p_j^2$ and $E[s\, a_u] = p_u$, and
 #
 # $$E\big[(c\,s - a_u)^2\big] = c^2 \sum_j p_j^2 - 2 c\, p_u + 1 .$$
 #
-# The slope in $c$ is zero at $c = p_u / \sum_j p_j^2$. Put in, what is left is $1 - p_u^2 / \sum_j p_j^2$. (Adding a multiple of
-# another number only adds variance, since all others are independent of $a_u$.) For $b$ the same holds with $w$ in the place of
-# $u$. Since $p_u^2 + p_w^2$ is at most the sum over all places, the two errors together are
+# The slope in $c$ is zero at $c = p_u / \sum_j p_j^2$. Put in, what is left is $1 - p_u^2 / \sum_j p_j^2$. (To add a multiple
+# of another feature's average only adds error, since that is independent of $a_u$.) For $b$ the same holds with $w$ in the
+# place of $u$. Since $p_u^2 + p_w^2$ is at most the sum over all places, the two errors together are
 #
 # $$e_a + e_b = \Big(1 - \frac{p_u^2}{\sum_j p_j^2}\Big) + \Big(1 - \frac{p_w^2}{\sum_j p_j^2}\Big) \;\ge\; 1 \tag{3.1}$$
 #
@@ -172,8 +173,9 @@ from attnlib.lab.data import load_digits
 digits = load_digits("train")
 one, two = (digits.images[digits.labels == label][0, 0] for label in (1, 2))
 both_ways = torch.stack([torch.stack([one, two]), torch.stack([two, one])])  # order, token, 8, 8
-show(pictures(torch.cat([both_ways[:, 0], both_ways[:, 1]], 2), ["12", "21"])[0].figure,
-     alt="A scanned one and a scanned two side by side, and the same two in the other order.")
+axes = plt.subplots(1, 2, figsize=(3.2, 1.1))[1]
+pictures(torch.cat([both_ways[:, 0], both_ways[:, 1]], 2), ["12", "21"], axes=axes)
+show(axes[0].figure, alt="A scanned one and a scanned two, and the same two in the other order.")
 
 # %%
 words = both_ways.flatten(2).double()  # 2 sequences of 2 tokens of 64 pixels
@@ -191,7 +193,7 @@ assert torch.allclose(twelve, twenty_one) and not torch.equal(words[0], words[1]
 # W_V = \begin{pmatrix} 9 & 0 \\ 0 & 15 \end{pmatrix}, \quad
 # W_O = \begin{pmatrix} 1 & 1 \\ 1 & -1 \end{pmatrix}$$
 #
-# (As in 02, $e^{t \ln 2} = 2^t$ gets rid of exponentials.) Head 1 takes the first column of $XW_Q$, $XW_K$ and $XW_V$, head 2
+# (As in 02, $e^{z \ln 2} = 2^z$ gets rid of exponentials.) Head 1 takes the first column of $XW_Q$, $XW_K$ and $XW_V$, head 2
 # the second, and each does what notebook 02 did:
 #
 # $$O^{(t)} = \mathrm{softmax}\!\Big(\frac{X W_Q^{(t)} \big(X W_K^{(t)}\big)^{\!\top}}{\sqrt{d_h}}\Big)\, X W_V^{(t)} \tag{3.2}$$
@@ -207,7 +209,7 @@ assert torch.allclose(twelve, twenty_one) and not torch.equal(words[0], words[1]
 #
 # $$C = \big[\,O^{(1)} \; \cdots \; O^{(h)}\,\big], \qquad Y = C\, W_O \tag{3.3}$$
 #
-# Here $C$ has the rows $(8, 10), (6, 12), (8, 12)$, and $W_O$ takes their sum and difference.
+# Here $W_O$ takes the sum and the difference of the two numbers in each row of $C$. The cells have the results.
 
 # %%
 from math import log
@@ -301,16 +303,18 @@ assert torch.allclose(multi_head(X[None], W_Q, W_K, W_V, W_O, heads=2)[0], Y)  #
 # %%
 theirs = nn.MultiheadAttention(12, 3, batch_first=True).double()
 theirs.load_state_dict(to_torch(layer.state_dict()))
-ours, other = layer(x), theirs(x, x, x)[0]
+outputs = multi_head(x, *matrices, heads=3), layer(x), theirs(x, x, x)[0]
 upstream = torch.randn(2, 5, 12).double()
-gradients = [torch.autograd.grad(out, x, upstream)[0] for out in (ours, other)]
-assert torch.allclose(ours, other) and torch.allclose(*gradients)
+gradients = [torch.autograd.grad(out, x, upstream)[0] for out in outputs]
+assert all(torch.allclose(out, outputs[0]) for out in outputs)
+assert all(torch.allclose(gradient, gradients[0]) for gradient in gradients)
 
 # %% [markdown]
 # ### A head is a bilinear form of low rank
 #
-# What does a head compare? The score of tokens $i$ and $j$ is $x_i\, W_Q^{(t)} W_K^{(t)\top} x_j^\top / \sqrt{d_h}$. Only the
-# product of the two matrices counts, and that is a $d \times d$ matrix whose rank is at most $d_h$, the width in between:
+# What does a head compare? The score of tokens $i$ and $j$ is $x_i\, W_Q^{(t)} W_K^{(t)\top} x_j^\top / \sqrt{d_h}$ (the
+# biases being 0). Only the product of the two matrices counts, and that is a $d \times d$ matrix whose rank is at most $d_h$,
+# the width in between:
 #
 # $$B^{(t)} = W_Q^{(t)} W_K^{(t)\top}, \qquad \mathrm{rank}\, B^{(t)} \le d_h, \qquad
 # \sum_{t=1}^h B^{(t)} = W_Q W_K^\top \tag{3.4}$$
@@ -345,6 +349,7 @@ parts = layer.weights(x) @ (x[:, None] @ A_V @ A_O)  # b, heads, n, d
 assert torch.allclose(parts.sum(1), layer(x))  # (3.5)
 turn = torch.linalg.qr(torch.randn(4, 4).double())[0]  # another basis inside each head
 assert torch.allclose((A_Q @ turn) @ (A_K @ turn).mT, forms)
+assert torch.allclose((A_V @ turn) @ (turn.mT @ A_O), A_V @ A_O)  # neither product sees it
 
 # %% [markdown]
 # ### Saying where a token stands
@@ -357,7 +362,7 @@ assert torch.allclose((A_Q @ turn) @ (A_K @ turn).mT, forms)
 # \omega_f = 10000^{-2f/d} \tag{3.6}$$
 #
 # Each pair is the hand of a clock. The first turns by 1 radian a position, once round in $2\pi \approx 6.3$ positions; the next
-# ones turn ever more slowly, by a constant factor each, like the hands for seconds, minutes and hours. The last of $d = 512$
+# ones turn ever more slowly, by a constant factor each, like the hands for seconds, minutes and hours. The last pair of $d = 512$
 # features takes $2\pi \cdot 10000^{510/512} \approx 60{,}611$ positions for one round.
 #
 # ### Exercise 03.2 · sinusoids · *Core* · 10 minutes
@@ -486,10 +491,12 @@ def looks_back(k=3, sharpness=8.0, n=20, d=32):
 # %%
 hand_made = looks_back()
 assert (hand_made[3:].argmax(1) == torch.arange(17)).all() and hand_made.diagonal(-3).min() > 0.9
+assert hand_made[:3, 0].min() > 0.9
 
 # %% [markdown]
-# **What to see.** One bright line, three places below the diagonal, from the first row that has something three places before it
-# to the last. (Rows 0 to 2 take the nearest there is.) Try other distances and other $\beta$; the sliders need a running kernel:
+# **What to see.** One bright line, three places below the diagonal, from the first row that has something three places before
+# it to the last. (Rows 0 to 2 take the nearest there is, place 0.) Try other distances and other $\beta$; the sliders need a
+# running kernel:
 
 # %% tags=["nbval-ignore-output"]
 from ipywidgets import interact
@@ -512,8 +519,9 @@ interact(explore, k=(-5, 5), sharpness=(0.0, 10.0, 0.5));
 #
 # what is there with what is there; what is there with a place; a place with what is there; a place with a place.
 #
-# **Relative.** Only the *distance* matters in many tasks. So leave the tokens alone and replace the last part by one learned
-# number for each head and each distance, added to the score. Distances beyond a reach $\rho$ share the number at the edge:
+# **Relative.** Only the *distance* matters in many tasks. So leave the tokens alone: keep the first of the four parts, and in
+# the place of the other three add one learned number for each head and each distance. Distances beyond a reach $\rho$ share
+# the number at the edge:
 #
 # $$S^{(t)}_{ij} = \frac{q^{(t)}_i \cdot k^{(t)}_j}{\sqrt{d_h}} + r^{(t)}_\delta, \qquad
 # \delta = \min(\max(j - i, -\rho), \rho) \tag{3.10}$$
@@ -681,12 +689,13 @@ def fit_fetcher(heads, seed):
 # %%
 new_cards, new_wanted = marked(4000, seed=1000)
 fetchers = {heads: fit_fetcher(heads, seed=0) for heads in (1, 2)}
-looks, mean_error = {}, {}
-with torch.no_grad():
-    for heads, model in fetchers.items():
-        embedded = model.embed(new_cards)
-        looks[heads] = model.attention.weights(embedded[:, :1], embedded)[:, :, 0]
-        mean_error[heads] = F.mse_loss(model(new_cards), new_wanted).item()
+
+@torch.no_grad()
+def weights_of(model):  # cards, heads, tokens
+    embedded = model.embed(new_cards)
+    return model.attention.weights(embedded[:, :1], embedded)[:, :, 0]
+
+looks = {heads: weights_of(model) for heads, model in fetchers.items()}
 
 # %%
 fig, axes = plt.subplots(1, 4, figsize=(8.5, 2.5), sharey=True)
@@ -700,16 +709,18 @@ show(fig, alt="Marks of twelve cards, and the weights of one head and of each of
 
 # %%
 on_mark = {heads: (looks[heads] @ new_cards[..., 8:]).mean(0) for heads in looks}  # heads, marks
-each = on_mark[2].amax(1)
-print("each of two heads has over 0.95 of its weight on one mark:", bool(each.min() > 0.95))
-print("and they have chosen different marks:", set(on_mark[2].argmax(1).tolist()) == {0, 1})
-assert each.min() > 0.95 and set(on_mark[2].argmax(1).tolist()) == {0, 1}
-assert on_mark[1].sum() > 0.85 and on_mark[1].amin() > 0.05
+more = [(weights_of(fit_fetcher(2, seed)) @ new_cards[..., 8:]).mean(0) for seed in (1, 2)]
+each = torch.stack([on_mark[2], *more])  # seeds, heads, marks
+chosen = each.argmax(2).tolist()
+print("each of two heads has over 0.95 of its weight on one mark:", bool(each.amax(2).min() > 0.95))
+print("and they have chosen different marks:", all(sorted(marks) == [0, 1] for marks in chosen))
+assert each.amax(2).min() > 0.95 and all(sorted(marks) == [0, 1] for marks in chosen)
+assert chosen[0] != chosen[2] and on_mark[1].sum() > 0.85 and on_mark[1].amin() > 0.05
 
 # %% [markdown]
-# **What to see.** Nobody told the two heads how to share the work. Each has taken one mark, and looks at nothing else (which
-# takes which differs from seed to seed). The single head is pulled two ways: it favours one mark and keeps some weight for the
-# other. Part 9 says what that costs.
+# **What to see.** Nobody told the two heads how to share the work. Each has taken one mark, and looks at hardly anything
+# else, with each of three seeds; which takes which differs from seed to seed. The single head is pulled two ways: it favours
+# one mark and keeps some weight for the other. Part 9 says what that costs.
 #
 # ### Looking back, learned
 #
@@ -760,13 +771,14 @@ show(fig, alt="Mean weights of two heads; the bright line below the diagonal is 
 
 # %%
 one_before = mean_looks.diagonal(-1, 1, 2)  # heads, 15
-better = one_before.amax(0).mean()
-print("the better head's mean weight on the place before above 0.5:", bool(better > 0.5))
-assert better > 0.5
+worse, better = one_before.mean(1).sort().values
+print("the better head's mean weight on the place before above 0.4:", bool(better > 0.4))
+assert 0.4 < better < 0.6 and better - worse > 0.05
 
 # %% [markdown]
-# **What to see.** The line just below the main diagonal is the hand-made head of part 4, found by training: row $i$ looks at
-# $i - 1$, in one head more sharply than in the other. (Row 0 has nothing before it, and was not asked.)
+# **What to see.** The line just below the main diagonal is the pattern of the hand-made head of part 4, with one place back, found
+# by training: row $i$ looks at $i - 1$, in one head more than in the other. It is less sharp, with about half of the weight on the
+# line in the better head; for a right answer that is enough. (Row 0 has nothing before it, and was not asked.)
 
 # %% [markdown]
 # ## 7 · Where sources differ · *Depth*
@@ -782,8 +794,8 @@ assert better > 0.5
 #
 # **Two kinds of sinusoids.** Position 50 of 512 features begins differently in the two, and the longest wavelengths differ. Both
 # have the rotation property, each with its own frequencies, and so the dot product of two positions depends on their distance
-# alone in both. But weights that were trained with one are of no use with the other: the network of part 6, right nearly always,
-# falls below one third.
+# alone in both. But weights that were trained with one are of little use with the other: the network of part 6, right nearly
+# always, falls below one third (a guess among eight letters: 1/8).
 
 # %%
 place_50, long = torch.tensor([50.0]).double(), {}
@@ -842,8 +854,9 @@ for heads in (1, 2, 4, 8):
     assert count_macs(priced, torch.randn(1, 5, 8)) == 4 * 5 * 8**2 + 2 * 5**2 * 8
 
 # %% [markdown]
-# What does grow with $h$ is the number of weights: $h\, n^2$ instead of $n^2$, if one keeps them. The fused kernel does not (02,
-# part 8), and a sequence twice as long then keeps twice as much, not four times.
+# What does grow with $h$ is the number of weights: $h\, n^2$ exponentials instead of $n^2$ (no MACs, so not in this count),
+# and as many numbers in memory if one keeps them. The fused kernel does not (02, part 8), and a sequence twice as long then
+# keeps twice as much, not four times.
 #
 # **Positions.** Sinusoids have no parameters, a learned table has `length` times $d$, a relative bias $h\,(2\rho + 1)$. For
 # $d = 512$, 8 heads, length 512 and a reach of 128: 0, 262,144 and 2,056.
@@ -904,26 +917,31 @@ assert max(worst[False, 2, False], worst[False, 4, False]) < 0.01 and worst[True
 # **What to see.** By our rule two heads help: their error is below 0.01 with every seed, and that of one head above 0.38. Four
 # heads bring nothing more: there are only two places to look at. In the control, one head is as good.
 #
-# **And the bound?** The blind head sits right on the dashed line, where (3.1) puts it (its seeds scatter around 0.50 because
-# 4,000 test cards are a sample). The seeing head gets *below* it, to about 0.43. That is no contradiction: (3.1) was derived for
-# weights that do not look at the numbers, and this head's weights do. In the second cell below we give it the marks of one card
-# with 500 different sets of numbers: its weight on one and the same token wanders over more than 0.15. So the weights themselves
-# can tell the reader something about the numbers. It is a narrow channel, and two heads make it superfluous. The live runs are
-# those of part 6:
+# **And the bound?** The blind head sits right on the dashed line, where (3.1) puts it. (Some seeds are a little below 0.50:
+# all are tested on the same 4,000 cards, whose numbers happen to have a variance of 0.99 instead of 1.) The seeing head gets
+# *below* it, to about 0.43. That is no contradiction: (3.1) was derived for weights that do not look at the numbers, and this
+# head's weights do. Its output holds the average of the *marks* too, which is nothing but its two weights on them, so these
+# weights can carry a message. In the second cell below a straight line guesses the eight numbers from the two weights alone,
+# fitted on one half of the cards and tested on the other. Of one number of the mark that the head neglects, it explains more
+# than half of the variance. It is a narrow channel, and two heads make it superfluous. The live runs are those of part 6:
 
 # %%
 rows = runs[~runs["same_place"] & ~runs["blind"] & (runs["seed"] == 0)]
 stored = rows.set_index("heads")["error"]
+with torch.no_grad():
+    mean_error = {m: F.mse_loss(fetchers[m](new_cards), new_wanted).item() for m in (1, 2)}
 near = all(abs(mean_error[heads] - stored[heads]) < 0.05 for heads in (1, 2))
 print("both live runs are near their stored rows:", near)
 assert near and mean_error[2] < 0.01 < 0.36 < mean_error[1]
+assert round(new_wanted.square().mean().item(), 2) == 0.99
 
 # %%
-redrawn = torch.cat([marked(500, 5)[0][..., :8], new_cards[:1, :, 8:].expand(500, -1, -1)], 2)
-e = fetchers[1].embed(redrawn)
-of_each = fetchers[1].attention.weights(e[:, :1], e)[:, 0, 0]  # 500 sets of numbers, 8 tokens
-low, high = of_each.quantile(torch.tensor([0.05, 0.95]), 0)
-assert (high - low).max() > 0.15
+message = F.pad((looks[1] @ new_cards[..., 8:])[:, 0], (0, 1), value=1.0)  # two weights, and 1
+line = torch.linalg.lstsq(message[:2000], new_wanted[:2000]).solution
+missed = (message[2000:] @ line - new_wanted[2000:]).square().mean(0)
+explained = (1 - missed / new_wanted[2000:].var(0)).view(2, 4).amax(1)  # of a, of b: the best
+neglected = on_mark[1][0].argmin().item()
+assert explained[neglected] > 0.5 and explained[1 - neglected] < 0.1
 
 # %% [markdown]
 # ### Order
@@ -938,16 +956,16 @@ assert (high - low).max() > 0.15
 # - **shuffled**, the control: which digit, when the rows of every image come in a random order? Then places say nothing.
 #
 # The same rule as above: a kind of positions helps if its worst seed is better than the best seed without. **Predict** for each
-# task whether it does.
+# task whether it does. (The dashed lines of the picture are blind guesses.)
 
 # %%
-runs = load_results("03_order")
+orders = load_results("03_order")
 kinds, tasks = ["none", "sinusoids", "learned", "relative"], ["upright", "digit", "shuffled"]
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(9, 2.6), sharey=True)
 for ax, task in zip(axes, tasks, strict=True):
-    rows = runs[runs["task"] == task].groupby("positions")["accuracy"]
+    rows = orders[orders["task"] == task].groupby("positions")["accuracy"]
     by_kind = {kind: list(rows.get_group(kind)) for kind in kinds}
     by_seed(by_kind, ax=ax, limit=0.5 if task == "upright" else 0.1, label="").set(title=task)
     ax.tick_params(axis="x", labelsize=8)
@@ -955,7 +973,7 @@ axes[0].set(ylabel="right on the test set", ylim=(0, 1.02))
 show(fig, alt="Accuracy by seed in three tasks, for no positions, sinusoids, learned, relative.")
 
 # %%
-spread = runs.groupby(["task", "positions"])["accuracy"].agg(["min", "max"])
+spread = orders.groupby(["task", "positions"])["accuracy"].agg(["min", "max", "mean"])
 best_without = {task: spread.loc[(task, "none"), "max"] for task in tasks}
 helps = {task: [kind for kind in kinds if spread.loc[(task, kind), "min"] > best_without[task]]
          for task in tasks}
@@ -965,24 +983,26 @@ assert helps == {"upright": kinds[1:], "digit": kinds[1:3], "shuffled": []}
 
 # %% [markdown]
 # **What to see.** *Upright*: without positions all seeds are near 1/2 (each test image was shown one way only, so that the share
-# is not exactly 1/2), with any kind they are above 0.8. *Digit*: sinusoids and learned positions help, from about 0.80 to about
-# 0.90. For the relative bias **we find no difference** here, though it helped in *upright*. It tells a head which of two rows is
-# the lower one and how far away; it never says "this is the top row", and in the mean over the tokens that is lost. *Shuffled*:
-# nothing helps, as it should be. (The sinusoids' seeds even lie at the lower end: places that mean nothing are noise.)
+# is not exactly 1/2), with any kind they are above 0.8. *Digit*: sinusoids and learned positions help, from a mean of 0.80 to 0.91
+# and 0.88. For the relative bias **we find no difference** here, though it helped in *upright*. A likely reason, which we did not
+# test: it tells a head which of two rows is the lower one and how far away, but no number of it says "this is the top row".
+# *Shuffled*: nothing helps, as it should be. (The sinusoids' seeds even lie at the lower end: places that mean nothing are noise.)
 #
 # One thing more. Without positions the tasks *digit* and *shuffled* are the same task, image by image, in training and in
 # testing. Seed by seed the results should agree but for rounding:
 
 # %%
-bag = runs[runs["positions"] == "none"].pivot(index="seed", columns="task", values="accuracy")
+bag = orders[orders["positions"] == "none"].pivot(index="seed", columns="task", values="accuracy")
 print("digit and shuffled agree within 0.01 for each seed:",
       bool((bag["digit"] - bag["shuffled"]).abs().max() < 0.01))
 assert (bag["digit"] - bag["shuffled"]).abs().max() < 0.01
 assert (bag["upright"] - 0.5).abs().max() < 0.03
+assert all(spread.loc[("upright", kind), "min"] > 0.8 for kind in kinds[1:])
+assert [round(spread.loc[("digit", kind), "mean"], 2) for kind in kinds[:3]] == [0.80, 0.91, 0.88]
 
 # %% [markdown]
 # Now live. A network without positions says exactly the same of a digit and of its upside-down image, trained or not. And one
-# run with sinusoids shows that the stored rows come from this recipe (thirty epochs, new turns in each):
+# run with sinusoids (thirty epochs, new turns in each) must come out near the five stored ones:
 
 # %%
 def read_rows(model, x):
@@ -1018,11 +1038,11 @@ def fit_rows(model, seed):
 torch.manual_seed(0)
 placed_rows, unplaced = Rows(positions.SinusoidalPositions(32)), Rows(nn.Identity())
 fit_rows(placed_rows, seed=0)
-x, y = turned(load_digits("test").images[:, 0], 1000)
-with torch.no_grad():
-    assert torch.allclose(unplaced(x), unplaced(x.flip(1)), atol=1e-5)  # upright or not: the same
-    live = (placed_rows(x).argmax(1) == y).double().mean()
-assert 0.8 < live < 0.95
+shown_rows, upside = turned(load_digits("test").images[:, 0], 1000)
+with torch.no_grad():  # without positions, upright or not is the same
+    assert torch.allclose(unplaced(shown_rows), unplaced(shown_rows.flip(1)), atol=1e-5)
+    live = (placed_rows(shown_rows).argmax(1) == upside).double().mean()
+assert (spread.loc[("upright", "sinusoids"), ["min", "max"]] - live.item()).abs().max() < 0.1
 
 # %% [markdown]
 # ## 10 · Where it breaks · *Depth*
@@ -1036,8 +1056,8 @@ assert 0.8 < live < 0.95
 # **Predict** the accuracy over the place, in a sequence of 64, for the three.
 
 # %%
-runs, by_place, by_length = load_results("03_longer"), {}, {}
-for kind, rows in runs.groupby("positions"):
+by_place, by_length = {}, {}
+for kind, rows in load_results("03_longer").groupby("positions"):
     of_64 = rows[rows["length"] == 64].pivot(index="seed", columns="places_from", values="accuracy")
     lengths = rows.pivot_table(index="seed", columns="length", values="accuracy")
     by_place[kind], by_length[kind] = torch.tensor(of_64.values), torch.tensor(lengths.values)
@@ -1056,6 +1076,7 @@ show(fig, alt="Left, accuracy over place: learned falls at 16, sinusoids too but
 assert all(kind[:, 0].min() > 0.999 for kind in by_length.values())  # at the trained length
 assert by_place["learned"][:, :2].min() > 0.99 and by_place["learned"][:, 2:].max() < 0.2
 assert by_place["sinusoids"][:, 2:].mean(1).max() < 0.5 and by_place["sinusoids"][:, 1].max() < 0.96
+assert by_place["sinusoids"][:, 2:].min() > 1 / 8
 relative_line = by_place["relative"]
 assert (relative_line.amax(1) - relative_line.amin(1)).max() < 0.05
 assert by_length["relative"][:, 3].min() > 0.85 and by_length["relative"][:, 3].max() < 0.9
@@ -1063,9 +1084,9 @@ assert by_length["relative"][:, 3].min() > 0.85 and by_length["relative"][:, 3].
 # %% [markdown]
 # **What to see.** *Learned* positions are perfect up to place 15 and then fall nearly to chance (1/8, dashed on the right).
 # *Sinusoids* are better than chance from place 16 on, but less than half of their answers there are right, with every seed: a
-# matrix that serves all positions *exists*, but training on 16 of them did not find it. Some places *inside* the trained range suffer too: their queries meet keys they have
-# never seen, and some of those score well. *Relative* does not care for the place: its line is level. But it lies lower the longer
-# the sequence. Why?
+# matrix that serves all positions *exists*, but training on 16 of them did not find it. Some places *inside* the trained
+# range suffer too: their queries meet keys they have never seen, and some of those score well. *Relative* does not care for
+# the place: its line is level. But it lies lower the longer the sequence. Why?
 #
 # Say the wanted key scores $s$ higher than each of the $m - 1$ others. Then its weight is
 #
@@ -1104,13 +1125,14 @@ circle = torch.stack([angles.cos(), angles.sin()], 1)
 assert ((circle @ circle.T).argmax(1) == torch.arange(50)).all()
 
 # %% [markdown]
-# In the look-up game of notebook 02 every question must find the answer with its own key, one of eight. **Predict** who solves it:
-# one head of width 1, 2, 4 or 16; four heads of width 1; sixteen heads of width 1 (as many numbers as one head of 16)?
+# In the look-up game of notebook 02 every question must find the answer with its own key, one of eight, and name the value
+# that stands there, one of four (dashed: a blind guess). **Predict** who solves it: one head of width 1, 2, 4 or 16; four heads of
+# width 1; sixteen heads of width 1 (as many numbers as one head of 16)?
 
 # %%
-runs = load_results("03_narrow")
-runs["name"] = runs["heads"].astype(str) + " × " + runs["head_width"].astype(str)
-by_name = {name: list(part["accuracy"]) for name, part in runs.groupby("name", sort=False)}
+narrow = load_results("03_narrow")
+narrow["name"] = narrow["heads"].astype(str) + " × " + narrow["head_width"].astype(str)
+by_name = {name: list(part["accuracy"]) for name, part in narrow.groupby("name", sort=False)}
 ax = by_seed(by_name, ax=plt.subplots(figsize=(6, 2.8))[1], limit=0.25, label="")
 ax.set(xlabel="heads × width of a head", ylabel="right on new questions", ylim=(0, 1.05))
 show(ax.figure, alt="Accuracy by seed: one head of width 1 at one half, four of them at three "
@@ -1119,13 +1141,17 @@ show(ax.figure, alt="Accuracy by seed: one head of width 1 at one half, four of 
 # %%
 accuracy = {name: torch.tensor(values) for name, values in by_name.items()}
 assert all(accuracy[name].min() > 0.99 for name in ("1 × 2", "1 × 4", "1 × 16", "16 × 1"))
+assert round(2 / 8 + 6 / 8 / 4, 2) == 0.44 < accuracy["1 × 1"].min()
 assert accuracy["1 × 1"].min() > 0.48 and accuracy["1 × 1"].max() < 0.55
 assert accuracy["4 × 1"].min() > 0.75 and accuracy["4 × 1"].max() < 0.80
 
 # %% [markdown]
-# **What to see.** One head of width 1 gets no further than one half: (3.16) leaves it two favourites for eight keys. Width 2 is
-# enough, with every seed. Four heads of width 1 reach three quarters, and sixteen of them solve the game: none of them can find
-# a key on its own, but their sum can. So for this game the narrowness that (3.16) proves for *one* head did no harm to sixteen of them.
+# **What to see.** One head of width 1 is right about half of the time. (3.16) leaves it two favourites for eight keys: two
+# sure answers and a guess for the other six would make $2/8 + 6/8 \cdot 1/4 \approx 0.44$. It does a little better; a likely
+# reason, which we did not test, is that its averages say which values are frequent in this sequence. Width 2 is enough, with
+# every seed. Four heads of width 1 reach three quarters, and sixteen of them solve the game: none of them can find a key on
+# its own, but their sum can. So for this game the narrowness that (3.16) proves for *one* head did no harm to sixteen of
+# them.
 #
 # ### Exercise 03.4 · bug gallery · *Depth* · 15 minutes
 #
@@ -1143,7 +1169,8 @@ assert accuracy["4 × 1"].min() > 0.75 and accuracy["4 × 1"].max() < 0.80
 #
 # <details><summary>Hint 1</summary>
 #
-# Which numbers does head 0 get? Try `torch.arange(12).view(1, 3, 4)` with two heads. And which width belongs into the scale?
+# Which numbers does the first head get? Try `torch.arange(12).view(1, 3, 4)` with two heads. And which width belongs into the
+# scale?
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -1179,8 +1206,8 @@ def mended(x, W_Q, W_K, W_V, W_O, heads, mask):
 # 6](https://github.com/jsbaan/transformer-from-scratch/pull/6)), and a mask whose batch was taken for the heads in
 # [graph-transformer-pytorch, pull request 2](https://github.com/lucidrains/graph-transformer-pytorch/pull/2).
 #
-# The wrong split is the nastiest. It cuts the *sequence* into as many pieces as there are heads, so "place 0" of head 1 is a
-# token from the middle. Behind a causal mask, the first output then depends on what comes later:
+# The wrong split is the nastiest. It cuts the *sequence* into as many pieces as there are heads, so the first "place" of the
+# second head is a token from the middle. Behind a causal mask, the first output then depends on what comes later:
 
 # %%
 from attnlib import causal_mask
@@ -1193,11 +1220,11 @@ def wrong_split(x, heads=2):
 # %%
 tokens = torch.arange(12).view(1, 3, 4)  # three tokens of four features
 assert tokens.view(1, 2, 3, 2)[0, 1].tolist() == [[6, 7], [8, 9], [10, 11]]  # of tokens 1 and 2
-x = torch.randn(1, 6, 4).double().requires_grad_()
-(leak,) = torch.autograd.grad(wrong_split(x)[0, 0].sum(), x)
+six = torch.randn(1, 6, 4).double().requires_grad_()
+(leak,) = torch.autograd.grad(wrong_split(six)[0, 0].sum(), six)
 print("tokens that the first output depends on:", leak[0].abs().sum(1).nonzero()[:, 0].tolist())
-right_one = mended(x, *torch.randn(4, 4, 4).double(), heads=2, mask=causal_mask(6)[None])
-(clean,) = torch.autograd.grad(right_one[0, 0].sum(), x)
+right_one = mended(six, *torch.randn(4, 4, 4).double(), heads=2, mask=causal_mask(6)[None])
+(clean,) = torch.autograd.grad(right_one[0, 0].sum(), six)
 assert leak[0, 3].abs().max() > 1e-3 and (clean[0, 1:] == 0).all()
 
 # %% [markdown]
@@ -1267,8 +1294,8 @@ assert abs(a_alone - 1) < 0.05 and b_alone < 0.02
 assert error_without(1 - looks_at_first)[0] < 0.02
 
 # %% [markdown]
-# The error of $a$ rises to 1, as if nobody had answered; that of $b$ does not notice. Such clean work is the exception: in this
-# game, two heads have two things to do.
+# The error of $a$ rises to 1, as if nobody had answered; that of $b$ does not notice. Do not expect such clean work
+# elsewhere: this game has just two things to do, and two heads.
 #
 # ## 13 · Summary
 #
@@ -1298,5 +1325,6 @@ assert error_without(1 - looks_at_first)[0] < 0.02
 # **Sources.** Vaswani and others, arXiv 1706.03762; Shaw, Uszkoreit, Vaswani, arXiv 1803.02155; Raffel and others, arXiv
 # 1910.10683; Gehring and others, arXiv 1705.03122 (learned positions); tensor2tensor's `get_timing_signal_1d` in its ports.
 #
-# **Back:** [02_self_attention](02_self_attention.ipynb) · **Next:** [04_recurrent_attention](04_recurrent_attention.ipynb), where attention began: inside a
-# translator that reads and writes one word after the other. The map of the course is in [00_start_here](00_start_here.ipynb).
+# **Back:** [02_self_attention](02_self_attention.ipynb) · **Next:** [04_recurrent_attention](04_recurrent_attention.ipynb),
+# where attention began: inside a translator that reads and writes one word after the other. The map of the course is in
+# [00_start_here](00_start_here.ipynb).

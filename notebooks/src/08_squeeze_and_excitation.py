@@ -534,10 +534,11 @@ print("every gate is above 0.99 on every image:", bool(gates.min() > 0.99))
 assert gates.min() > 0.99
 
 # %% [markdown]
-# **What to see.** Nothing, and that is the finding: the block has opened every gate for every class, and a gate of 1 leaves
-# its channel alone. It has learnt to stand aside. Why? Perhaps because no class needs a channel shut; perhaps because
-# open gates are the quickest way to larger logits; we did not test which. And recall 08.b: the slope of a sigmoid is
-# $s(1-s)$. At $s = 0.99$ that is a hundredth, so a gate that is nearly open hardly learns any more. Keep this picture for part 9, where we ask whether the block helps.
+# **What to see.** Nothing, and that is the finding: the block has opened every gate for every class, and a gate of 1
+# leaves its channel alone. It has learnt to stand aside. Why? Perhaps because no class needs a channel shut; perhaps
+# because open gates are the quickest way to larger logits; we did not test which. And recall 08.b: the slope of a
+# sigmoid is $s(1-s)$. At $s = 0.99$ that is a hundredth, so a gate that is nearly open hardly learns any more. Keep
+# this picture for part 9, where we ask whether the block helps.
 
 # %% [markdown]
 # ### Turn a knob
@@ -713,6 +714,18 @@ assert f"{(plain_resnet + weights + biases) / 1e6:.2f}" == "28.09"
 assert f"{(plain_resnet + weights) / 2**20:.2f}" == "26.77"
 
 # %% [markdown]
+# The library counts whole networks, with any mechanism in its place; `attnlib cost resnet50 --attention se` prints the same
+# on the command line:
+
+# %%
+from attnlib.lab.networks import network_cost
+
+by_bias = {bias: network_cost("resnet50", attention="se", options={"bias": bias}).parameters
+           for bias in (True, False)}
+assert network_cost("resnet50").parameters == plain_resnet
+assert by_bias == {True: plain_resnet + weights + biases, False: plain_resnet + weights}
+
+# %% [markdown]
 # So 28.09 M counts the biases and divides by $10^6$; 26.77 M, in the table of the ECA paper, leaves them out and
 # divides by $2^{20}$. They look 1.3 million apart, and the two networks differ by 16,048 parameters. **Never compare two
 # published sizes before you know how each was counted.**
@@ -756,8 +769,9 @@ assert extra < size_of_map / 100
 # ## 9 · Does it help? · *Core*
 #
 # **Where it should win by construction:** the cards. (8.1) says that this plain network, linear behind its
-# convolutions, cannot choose a side; a channel gate can. **Where it need not win:** plain digits, where part 6 found every gate open. The same network,
-# with and without the block, over several seeds. On digits we look twice, after 8 epochs and after 12.
+# convolutions, cannot choose a side; a channel gate can. **Where it need not win:** plain digits, where part 6 found
+# every gate open. The same network, with and without the block, over several seeds. On digits we look twice, after 8
+# epochs and after 12.
 #
 # A rule, stated before we look: **we speak of a difference only if the mean over the seeds lies more than 2.14 standard
 # errors from zero** (Student's $t$ for 15 seeds, 95%).
@@ -798,8 +812,9 @@ show(fig, alt="Test accuracy by seed, plain and with SE. On the cards SE lies ab
 
 # %% [markdown]
 # **What to see** (mind the axes: the two on the right begin at 0.85). On the cards the groups do not come near each
-# other, and SE passes the 3/4 (dashed) that (8.1) sets as a limit. On digits the clouds overlap. A figure cannot decide that; so
-# we take the difference seed by seed, its mean over the 15 seeds, and the standard error of that mean.
+# other, and SE passes the 3/4 (dashed) that (8.1) sets as a limit. On digits the clouds overlap. A figure cannot
+# decide that; so we take the difference seed by seed, its mean over the 15 seeds, and the standard error of that
+# mean.
 
 # %%
 assert sum(value > 0.75 for value in on_cards["SE"]) >= 2 and max(on_cards["plain"]) < 0.6
@@ -823,7 +838,7 @@ assert [round(d.mean(), 1) for d in (early[:5], early[10:])] == [2.4, -0.2]
 
 # %% [markdown]
 # Two small tasks say what the mechanism *can* do. They do not say that it helps on photographs; that is measured in
-# notebook 17, `17_face_off`, on real images and against all the others.
+# notebook 17, [17_face_off](17_face_off.ipynb), on real images and against all the others.
 
 # %% [markdown]
 # ## 10 · Where it breaks · *Depth*
@@ -1113,5 +1128,6 @@ def hard_gate_backward(grad_y, x, v):
 # network definitions (biases); Howard et al., *Searching for MobileNetV3*, arXiv 1905.02244 (hard sigmoid); Wang et
 # al., *ECA-Net*, arXiv 1910.03151 (the table with 26.77 M).
 #
-# **Back:** [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb), [00_toolbox](00_toolbox.ipynb) · **Next:** [09_efficient_channel_attention](09_efficient_channel_attention.ipynb), which asks whether the two
-# layers are needed at all. The map of the course is in [00_start_here](00_start_here.ipynb).
+# **Back:** [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb), [00_toolbox](00_toolbox.ipynb) ·
+# **Next:** [09_efficient_channel_attention](09_efficient_channel_attention.ipynb), which asks whether the two layers
+# are needed at all. The map of the course is in [00_start_here](00_start_here.ipynb).

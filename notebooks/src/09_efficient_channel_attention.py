@@ -81,11 +81,11 @@ check("09.c", "a")
 # second layer to $C$ gates. Two things about it may trouble you.
 #
 # 1. **The price grows with the square of the channels.** The two layers of one block have $2C^2/r$ weights. Deep in a
-#    ResNet-50 a block has $C = 2048$ channels.
+# ResNet-50 a block has $C = 2048$ channels.
 # 2. **The bottleneck.** With $r = 16$, the means of 2048 channels become 128 numbers before anything is decided. And
-#    the gate of a channel is no longer made from the mean of that channel: whatever it hears of it went through the
-#    hidden units, mixed with all the others. The authors of ECA call that an indirect correspondence between a
-#    channel and its weight.
+# the gate of a channel is no longer made from the mean of that channel: whatever it hears of it went through the
+# hidden units, mixed with all the others. The authors of ECA call that an indirect correspondence between a channel
+# and its weight.
 #
 # Here is the first point in figures. A ResNet-50 has 3, 4, 6 and 3 blocks that put out 256, 512, 1024 and 2048
 # channels. **Predict:** how many weights does SE with $r = 16$ need in all of them, and which share of those belongs
@@ -371,8 +371,8 @@ assert len(null_space) == 64 - 4 and torch.allclose(moved, gate_for(some).expand
 # some $N = W_2 W_1$ of rank $h$ at most. How near can it come to $I$? The sum of the squares of all entries of $I -
 # N$ is written $\|I - N\|_F^2$. For a matrix $A$ and an orthonormal basis of vectors $d$ it is also the sum of all
 # $\|A d\|^2$: with the $d$ as columns of $Q$, the rows of $AQ$ are the rows of $A$ turned, each as long as before.
-# Choose a basis whose last $C - h$ vectors lie in the null space of $N$. Each of these contributes $\|(I - N) d\|^2 = \|d\|^2 = 1$, and the others not less
-# than 0:
+# Choose a basis whose last $C - h$ vectors lie in the null space of $N$. Each of these contributes $\|(I - N) d\|^2 =
+# \|d\|^2 = 1$, and the others not less than 0:
 #
 # $$\|I - W_2 W_1\|_F^2 \;\geq\; C - h \tag{9.5}$$
 #
@@ -1038,13 +1038,14 @@ show(ax.figure, alt="Time of SE and ECA over the cost floor, four stages; ECA's 
      "not clearly lower. Black, the middle alone: tiny at first, SE's grows with the channels.")
 
 # %% [markdown]
-# **What to see.** In the stored picture ECA is nowhere clearly ahead of SE. (Above the black parts both do the same, a
-# mean and a product. Where the bars differ there, most of all on the largest map, it is the machine that is unsteady,
-# for instance in finding memory for the result.) The black parts say why. On the large maps they are a small share of
-# the floor for both: reading the map takes the time, so there is little to be saved. ECA's convolution costs mostly the call, which is dearer than two small products, so SE's middle is the
-# shorter one there. SE's products grow with $C^2$ and catch up only in the last stage. (Here two images share one
-# reading of SE's half a million weights. Try one image, or eight.) **ECA is efficient in parameters. Whether it is in
-# time, measure**, on the device, and with the batch, that you will use.
+# **What to see.** In the stored picture ECA is nowhere clearly ahead of SE. (Above the black parts both do the same,
+# a mean and a product. Where the bars differ there, most of all on the largest map, it is the machine that is
+# unsteady, for instance in finding memory for the result.) The black parts say why. On the large maps they are a
+# small share of the floor for both: reading the map takes the time, so there is little to be saved. ECA's convolution
+# costs mostly the call, which is dearer than two small products, so SE's middle is the shorter one there. SE's
+# products grow with $C^2$ and catch up only in the last stage. (Here two images share one reading of SE's half a
+# million weights. Try one image, or eight.) **ECA is efficient in parameters. Whether it is in time, measure**, on
+# the device, and with the batch, that you will use.
 #
 # ## 9 · Does it help? · *Core*
 #
@@ -1430,8 +1431,8 @@ assert torch.allclose(module.weights(flat_map), module.weights(maps))
 assert [name for name, _ in module.named_parameters()] == ["conv.weight"]
 
 # %% [markdown]
-# **ECA-2** "The kernel size is $(\log_2 C + b)/\gamma$, truncated, with padding $(k-1)//2$." **Broken.** Part 10:
-# $k$ is even for 8 to 31, 128 to 511 and 2048 to 8191 channels, where the gate comes out one channel short. The paper
+# **ECA-2** "The kernel size is $(\log_2 C + b)/\gamma$, truncated, with padding $(k-1)//2$." **Broken.** Part 10: $k$
+# is even for 8 to 31, 128 to 511 and 2048 to 8191 channels, where the gate comes out one channel short. The paper
 # takes the nearest *odd* number.
 
 # %%
@@ -1463,13 +1464,13 @@ except RuntimeError as error:
 # mean.
 
 # %%
-# claim ECA-4: FALSE
+# claim ECA-4: FALSE against SE, DEPENDS on depth
 wide, point_64 = SqueezeExcitation(64, reduction=1).double(), torch.randn(1, 64, 2, 2).double()
 narrow_64 = EfficientChannelAttention(64).double()
 listens = [jacobian(block.weights, point_64)[0, 32, 0, 0, 0] != 0 for block in (wide, narrow_64)]
 seen = [int(pixels.any(2).any(1).sum()) for pixels in listens]
 print("channels, of 64, that the gate of channel 32 sees: SE", seen[0], ", ECA", seen[1])
-assert seen == [64, 3]
+assert seen == [64, 3] and (strength["4 blocks"] > 0).sum() > (strength["1 block"] > 0).sum()
 
 # %% [markdown]
 # ## 12 · Exercises
@@ -1551,5 +1552,4 @@ assert enough == 128
 #
 # **Back:** [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb) · **Next:**
 # [10_spatial_attention](10_spatial_attention.ipynb), which asks *where* instead of *which channel*. The map of the
-# course is in
-# [00_start_here](00_start_here.ipynb).
+# course is in [00_start_here](00_start_here.ipynb).

@@ -1,26 +1,27 @@
 # %% [markdown]
 # # 11 · CBAM, and BAM beside it
 #
-# **The question.** One gate can say which *channels* count (notebook 08), another which *places* (notebook [10_spatial_attention](10_spatial_attention.ipynb)).
-# How do we put the two together, and does it matter in which order they come?
+# **The question.** One gate can say which *channels* count (notebook 08), another which *places* (notebook
+# [10_spatial_attention](10_spatial_attention.ipynb)). How do we put the two together, and does it matter in which
+# order they come?
 #
-# **The answer in one sentence.** CBAM pools each channel twice, by its mean and by its maximum, sends both vectors through
-# *one* small network and adds the results for a channel gate; then it pools what that gate leaves over the channels and
-# convolves the two maps to a gate over places; and the order matters, because the second gate sees only what the first one
-# lets through.
+# **The answer in one sentence.** CBAM pools each channel twice, by its mean and by its maximum, sends both vectors
+# through *one* small network and adds the results for a channel gate; then it pools what that gate leaves over the
+# channels and convolves the two maps to a gate over places; and the order matters, because the second gate sees only
+# what the first one lets through.
 #
-# **Papers.** Sanghyun Woo, Jongchan Park, Joon-Young Lee, In So Kweon: *CBAM: Convolutional Block Attention Module*, ECCV 2018,
-# [arXiv 1807.06521](https://arxiv.org/abs/1807.06521). By the same four, and published in the same year: *BAM: Bottleneck Attention
-# Module*, BMVC 2018, [arXiv 1807.06514](https://arxiv.org/abs/1807.06514).
+# **Papers.** Sanghyun Woo, Jongchan Park, Joon-Young Lee, In So Kweon: *CBAM: Convolutional Block Attention Module*,
+# ECCV 2018, [arXiv 1807.06521](https://arxiv.org/abs/1807.06521). By the same four, and published in the same year:
+# *BAM: Bottleneck Attention Module*, BMVC 2018, [arXiv 1807.06514](https://arxiv.org/abs/1807.06514).
 #
-# **Time.** Core 90 minutes (parts 1-4, 6, 9 and exercises 11.1 and 11.2) · Depth 110 minutes (the rest).
+# **Time.** Core 140 minutes (parts 1-4, 6, 9 and exercises 11.1 and 11.2) · Depth 150 minutes (the rest).
 #
-# **Prerequisites.** [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb) in full: its gate and its backward pass are
-# used here and not derived again. Of the toolbox:
-# [convolution and its cost](00_toolbox.ipynb#4.-Convolution-and-counting-its-MACs),
-# [batch normalisation](00_toolbox.ipynb#5.-BatchNorm-in-train-and-eval,-and-its-backward-pass) and
-# [where to put a gate](00_toolbox.ipynb#Where-to-put-a-gate). Notebook [10_spatial_attention](10_spatial_attention.ipynb) derives the gate over places; what
-# we need of it is stated here. The course's map is in [00_start_here](00_start_here.ipynb).
+# **Prerequisites.** [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb) in full: its gate and its backward
+# pass are used here and not derived again. Of the toolbox: [convolution and its
+# cost](00_toolbox.ipynb#4.-Convolution-and-counting-its-MACs), [batch
+# normalisation](00_toolbox.ipynb#5.-BatchNorm-in-train-and-eval,-and-its-backward-pass) and [where to put a
+# gate](00_toolbox.ipynb#Where-to-put-a-gate). Notebook [10_spatial_attention](10_spatial_attention.ipynb) derives the
+# gate over places; what we need of it is stated here. The course's map is in [00_start_here](00_start_here.ipynb).
 
 # %% [markdown]
 # ## 1 · Symbols and recall
@@ -35,13 +36,16 @@
 # | $x'$ | as $x$ | what the first gate leaves, $x'_c(i,j) = M_c\, x_c(i,j)$ |
 # | $q$ | $B \times 2 \times H \times W$ | at each place, the maximum and the mean of $x'$ over the channels |
 # | $K$ | $2 \times k \times k$ | the kernel of the convolution, $k = 7$ |
-# | $t, \ell, M_s$ | $B \times H \times W$ | the convolution's output, the same behind a batch norm, and the gate over places |
+# | $t, M_s$ | $B \times H \times W$ | the gate over places before and after its sigmoid; $t$ is what the convolution puts out |
 # | $y$ | as $x$ | the feature map that goes out |
-# | $\gamma, \beta$ | one number each | scale and shift of that batch norm |
+# | $\gamma, \beta$ | one number each | scale and shift of a batch norm between the convolution and the sigmoid, part 5 |
+# | $\ell$ | as $t$ | what that norm makes of $t$, and so what its sigmoid is given, part 5 |
+# | $\ell_c, \ell_s$ | $B \times C$, $B \times H \times W$ | the two votes of BAM before their sigmoid, part 7 |
 #
-# "MLP" stands for *multi-layer perceptron*: layers with a ReLU in between. In Part I, $m$ is a number of keys and $K$ the matrix of
-# the keys. $M_c$ with a subscript is the gate over channels as a whole; its number for one channel we write in the same way, as
-# the paper does. $g = \partial L/\partial y$ is the gradient that arrives from above, as in 08.
+# "MLP" stands for *multi-layer perceptron*: layers with a ReLU in between. In Part I, $m$ is a number of keys and $K$
+# the matrix of the keys. $M_c$ with a subscript is the gate over channels as a whole; its number for one channel we
+# write in the same way, as the paper does. $g = \partial L/\partial y$ is the gradient that arrives from above, as in
+# 08.
 
 # %%
 import matplotlib.pyplot as plt
@@ -56,16 +60,16 @@ start(seed=0)
 # %% [markdown]
 # Three questions before we begin. Put the letter of your answer, in quotes, in the place of the three dots.
 #
-# **11.a** A 7 x 7 convolution reads two maps and puts out one. It has no bias. How many weights has it?
-# (a) 49 · (b) 98 · (c) 14 · (d) 100 · (e) it depends on the size of the maps
+# **11.a** A 7 x 7 convolution reads two maps and puts out one. It has no bias. How many weights has it? (a) 49 · (b)
+# 98 · (c) 14 · (d) 100 · (e) it depends on the size of the maps
 #
-# **11.b** Let $n = \max(3, 7, 5)$. How fast does $n$ move when the 3, the 7 or the 5 moves a little?
-# (a) 1/3 for each · (b) 1 for each · (c) 1 for the 7, 0 for the others · (d) 7 for the 7, 0 for the others · (e) a maximum
-# has no slope
+# **11.b** Let $n = \max(3, 7, 5)$. How fast does $n$ move when the 3, the 7 or the 5 moves a little? (a) 1/3 for each
+# · (b) 1 for each · (c) 1 for the 7, 0 for the others · (d) 7 for the 7, 0 for the others · (e) a maximum has no
+# slope
 #
-# **11.c** You shuffle the pixels of a feature map, all channels in the same way. What does the gate of SE do (notebook 08)?
-# (a) it stays as it is · (b) it is shuffled too · (c) it shrinks · (d) it changes unless all channels are equal · (e) it
-# changes where the places change
+# **11.c** You shuffle the pixels of a feature map, all channels in the same way. What does the gate of SE do
+# (notebook 08)? (a) it stays as it is · (b) it is shuffled too · (c) it shrinks · (d) it changes unless all channels
+# are equal · (e) it changes where the places change
 
 # %% tags=["exercise"]
 check("11.a", ...)
@@ -80,9 +84,9 @@ check("11.c", "a")
 # %% [markdown]
 # ## 2 · The problem · *Core*
 #
-# The gate of SE hears one number from each channel, its mean. What can it not hear? Here are three channels. In the first a single
-# pixel is on. The second is a thin haze with the same mean. In the third half of the pixels are on, so it has the same maximum as
-# the first.
+# The gate of SE hears one number from each channel, its mean. What can it not hear? Here are three channels. In the
+# first a single pixel is on. The second is a thin haze with the same mean. In the third half of the pixels are on, so
+# it has the same maximum as the first.
 
 # %%
 peak, haze, crowd = torch.zeros(3, 4, 4).double()
@@ -103,9 +107,9 @@ show(fig, alt="Three 4 x 4 channels: one with a single bright pixel, one evenly 
      "two bright columns.")
 
 # %% [markdown]
-# **Predict:** which of the three can a gate tell apart that hears only means? Which can one that hears only maxima? We make
-# three images, each with four equal channels of one kind, and ask three untrained gates: SE, SE with the maximum in
-# place of the mean, and CBAM's channel gate, which hears both.
+# **Predict:** which of the three can a gate tell apart that hears only means? Which can one that hears only maxima?
+# We make three images, each with four equal channels of one kind, and ask three untrained gates: SE, SE with the
+# maximum in place of the mean, and CBAM's channel gate, which hears both.
 
 # %%
 from attnlib import SqueezeExcitation
@@ -127,13 +131,14 @@ assert not same("mean", 0, 2) and not same("maximum", 0, 1)
 assert not any(same("both", i, j) for i, j in [(0, 1), (0, 2), (1, 2)])
 
 # %% [markdown]
-# **What to see.** Whatever its weights, a gate made of means takes a peak for a haze, and one made of maxima takes a peak for a
-# crowd. A gate that hears both can tell all three apart. That is the first idea of CBAM.
+# **What to see.** Whatever its weights, a gate made of means takes a peak for a haze, and one made of maxima takes a
+# peak for a crowd. A gate that hears both can tell all three apart. That is the first idea of CBAM.
 #
-# The second blind spot stays. A channel gate is one number for all places, so it turns up the target and the clutter around it
-# together. For that there is the gate over places of notebook [10_spatial_attention](10_spatial_attention.ipynb), one number for all channels. CBAM puts
-# the two one behind the other. Three questions follow, and this notebook answers them: how exactly are mean and maximum brought
-# together; what does it mean that one gate stands *behind* the other; and does any of this help?
+# The second blind spot stays. A channel gate is one number for all places, so it turns up the target and the clutter
+# around it together. For that there is the gate over places of notebook
+# [10_spatial_attention](10_spatial_attention.ipynb), one number for all channels. CBAM puts the two one behind the
+# other. Three questions follow, and this notebook answers them: how exactly are mean and maximum brought together;
+# what does it mean that one gate stands *behind* the other; and does any of this help?
 
 # %% [markdown]
 # ## 3 · By hand · *Core*
@@ -152,10 +157,11 @@ for c in range(4):
 # %% [markdown]
 # ### The gate over channels
 #
-# Write down the mean and the maximum of each channel: $z = (2, 1, -1, 1)$ and $m = (3, 2, 0, 4)$. Both go through the *same* two
-# layers, one after the other. In 08 we found for the means $W_1 z = (2, -2)$, behind the ReLU $(2, 0)$, and
-# $\mathrm{MLP}(z) = (2, 0, -2, 1)$. For the maxima: $W_1 m = (3 - 2 + 4,\; -2 + 0) = (5, -2)$, behind the ReLU $(5, 0)$, and
-# $\mathrm{MLP}(m) = (5, 0, -5, 2.5)$. The two results are added, and *then* comes the one sigmoid (equation (2) of the paper):
+# Write down the mean and the maximum of each channel: $z = (2, 1, -1, 1)$ and $m = (3, 2, 0, 4)$. Both go through the
+# *same* two layers, one after the other. In 08 we found for the means $W_1 z = (2, -2)$, behind the ReLU $(2, 0)$,
+# and $\mathrm{MLP}(z) = (2, 0, -2, 1)$. For the maxima: $W_1 m = (3 - 2 + 4,\; -2 + 0) = (5, -2)$, behind the ReLU
+# $(5, 0)$, and $\mathrm{MLP}(m) = (5, 0, -5, 2.5)$. The two results are added, and *then* comes the one sigmoid
+# (equation (2) of the paper):
 #
 # $$M_c = \sigma\big(\mathrm{MLP}(z) + \mathrm{MLP}(m)\big) \tag{11.1}$$
 #
@@ -171,9 +177,9 @@ assert M_c.round(decimals=3).tolist() == [[0.999, 0.5, 0.001, 0.971]]  # (11.1)
 print("M_c =", [round(gate, 3) for gate in M_c[0].tolist()])
 
 # %% [markdown]
-# Two votes are counted instead of one, and here they agree, so the gates lie nearer to 0 and 1. The
-# peak of channel 3 raises the first hidden unit from 2 to 5, and through $W_2$ that opens channels 0 and 3 and shuts 2: a peak
-# in one channel moves the gates of others.
+# Two votes are counted instead of one, and here they agree, so the gates lie nearer to 0 and 1. The peak of channel 3
+# raises the first hidden unit from 2 to 5, and through $W_2$ that opens channels 0 and 3 and shuts 2: a peak in one
+# channel moves the gates of others.
 #
 # ### The gate over places
 #
@@ -181,8 +187,8 @@ print("M_c =", [round(gate, 3) for gate in M_c[0].tolist()])
 #
 # $$q_{\max}(i,j) = \max_c x'_c(i,j), \qquad q_{\text{mean}}(i,j) = \frac1C \sum_c x'_c(i,j) \tag{11.2}$$
 #
-# **Predict:** in the original $x$ the top left place holds 1, 0, $-2$ and 4. Which channel gives the maximum there, before the
-# gate and behind it?
+# **Predict:** in the original $x$ the top left place holds 1, 0, $-2$ and 4. Which channel gives the maximum there,
+# before the gate and behind it?
 
 # %%
 x_1 = x * M_c[:, :, None, None]
@@ -193,15 +199,15 @@ assert torch.equal(q[0, 0, 0, 0], 4 * M_c[0, 3])  # (11.2): channel 3 is the lar
 assert torch.allclose(q[0, 1], x_1[0].sum(0) / 4)
 
 # %% [markdown]
-# A convolution reads the two maps and gives one number $t$ for each place; a sigmoid makes the gate (equation (3) of the paper).
-# The star stands for the convolution, with zeros around the map so that the size stays:
+# A convolution reads the two maps and gives one number $t$ for each place; a sigmoid makes the gate (equation (3) of
+# the paper). The star stands for the convolution, with zeros around the map so that the size stays:
 #
 # $$M_s = \sigma(t), \qquad t = K * [q_{\max};\, q_{\text{mean}}] \tag{11.3}$$
 #
-# The paper's kernel is $7 \times 7$. On a map of $2 \times 2$ only its inner $3 \times 3$ weights ever meet a pixel, so we take a
-# $3 \times 3$ kernel: for the maxima 1 in the middle and $-\tfrac12$ around it, for the means 1 in the middle and 0 around. In
-# words: *how far does this place stand out, and how much is there at all?* For the top left place, with the rounded numbers,
-# $t = 3.88 - \tfrac12(2.00 + 3.00 + 2.00) + 1.22 = 1.60$.
+# The paper's kernel is $7 \times 7$. On a map of $2 \times 2$ only its inner $3 \times 3$ weights ever meet a pixel,
+# so we take a $3 \times 3$ kernel: for the maxima 1 in the middle and $-\tfrac12$ around it, for the means 1 in the
+# middle and 0 around. In words: *how far does this place stand out, and how much is there at all?* For the top left
+# place, with the rounded numbers, $t = 3.88 - \tfrac12(2.00 + 3.00 + 2.00) + 1.22 = 1.60$.
 
 # %%
 K = torch.full((1, 2, 3, 3), -0.5).double()
@@ -242,22 +248,22 @@ show(fig, alt="Top row: four channels times their gates; channel 2 is gone. Bott
      "times the gate over places; the right-hand column has faded.")
 
 # %% [markdown]
-# **What to see.** The gate over channels acts on whole panels: channel 2 is gone in the top row. From there to the bottom row
-# the same *places* fade in every panel: the right-hand column. The top left place stands out, above all because of the peak in
-# channel 3, and keeps 83% of its strength.
+# **What to see.** The gate over channels acts on whole panels: channel 2 is gone in the top row. From there to the
+# bottom row the same *places* fade in every panel: the right-hand column. The top left place stands out, above all
+# because of the peak in channel 3, and keeps 83% of its strength.
 
 # %% [markdown]
 # ## 4 · As matrices, and as a module · *Core*
 #
-# For a batch, let the rows of $Z$ and of $N$ be the means and the maxima of the images. As in 08 the matrices are transposed. And
-# since the second layer is linear, it need be applied only once, to the sum of the two hidden layers:
+# For a batch, let the rows of $Z$ and of $N$ be the means and the maxima of the images. As in 08 the matrices are
+# transposed. And since the second layer is linear, it need be applied only once, to the sum of the two hidden layers:
 #
 # $$M_c = \sigma\big(\big(\mathrm{relu}(Z W_1^\top) + \mathrm{relu}(N W_1^\top)\big)\, W_2^\top\big) \tag{11.5}$$
 
 # ### Exercise 11.1 · the channel gate with two pools · *Core* · 10 minutes
 #
-# Write (11.5), without loops and without biases. `x` is (b, c, h, w), `W_1` is (c/r, c), `W_2` is (c, c/r); return the
-# gates as (b, c). Replace the line `raise NotImplementedError` and run the cell.
+# Write (11.5), without loops and without biases. `x` is (b, c, h, w), `W_1` is (c/r, c), `W_2` is (c, c/r); return
+# the gates as (b, c). Replace the line `raise NotImplementedError` and run the cell.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -296,7 +302,8 @@ assert torch.allclose(channel_gate(maps, R_1, R_2), torch.stack(one_by_one).sigm
 assert torch.allclose(channel_gate(x, W_1, W_2), M_c)
 
 # %% [markdown]
-# The gate over places is three lines, which we state (notebook [10_spatial_attention](10_spatial_attention.ipynb) has it as an exercise).
+# The gate over places is three lines, which we state (notebook [10_spatial_attention](10_spatial_attention.ipynb) has
+# it as an exercise).
 
 # %%
 def spatial_gate(x, kernel):
@@ -309,13 +316,13 @@ assert torch.equal(spatial_gate(x_1, K), M_s)
 # %% [markdown]
 # ### Exercise 11.2 · the order · *Core* · 10 minutes
 #
-# Write the whole block for two orders. `order` is `"channel-spatial"`, which is (11.4), or `"spatial-channel"`, where the gate
-# over places comes first and the gate over channels looks at what it leaves. Return the features.
+# Write the whole block for two orders. `order` is `"channel-spatial"`, which is (11.4), or `"spatial-channel"`, where
+# the gate over places comes first and the gate over channels looks at what it leaves. Return the features.
 #
 # <details><summary>Hint 1</summary>
 #
-# Use `channel_gate` and `spatial_gate` from above. In either order it is two lines of the kind *features = features times gate of
-# the features*.
+# Use `channel_gate` and `spatial_gate` from above. In either order it is two lines of the kind *features = features
+# times gate of the features*.
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -325,8 +332,8 @@ assert torch.equal(spatial_gate(x_1, K), M_s)
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# For `"channel-spatial"`: `x = x * channel_gate(x, W_1, W_2)[:, :, None, None]`, then `return x * spatial_gate(x, kernel)`. The
-# second line uses the new `x`.
+# For `"channel-spatial"`: `x = x * channel_gate(x, W_1, W_2)[:, :, None, None]`, then `return x * spatial_gate(x,
+# kernel)`. The second line uses the new `x`.
 #
 # </details>
 
@@ -347,8 +354,8 @@ def two_gates(x, W_1, W_2, kernel, order):
     return x
 
 # %% [markdown]
-# There is a third way, and it is a common mistake when the first is meant: both gates look at $x$ itself, *in parallel*. The three
-# are different functions, although they are made of the same numbers:
+# There is a third way, and it is a common mistake when the first is meant: both gates look at $x$ itself, *in
+# parallel*. The three are different functions, although they are made of the same numbers:
 
 # %%
 R_3 = torch.randn(1, 2, 3, 3).double()
@@ -359,8 +366,9 @@ for one, other in [(first, swapped), (first, parallel), (swapped, parallel)]:
 assert torch.allclose(two_gates(x, W_1, W_2, K, "channel-spatial"), y)
 
 # %% [markdown]
-# The library's version is `CBAM`. Its `weights` returns the pair of gates. By default it has biases in the two layers and a batch
-# norm of one channel in front of the second sigmoid; both are switched off here, to have the equations alone.
+# The library's version is `CBAM`. Its `weights` returns the pair of gates. By default it has biases in the two layers
+# and a batch norm of one channel in front of the second sigmoid; both are switched off here, to have the equations
+# alone.
 
 # %%
 from attnlib import CBAM
@@ -379,9 +387,9 @@ assert torch.allclose(module(maps), swapped)
 # %% [markdown]
 # ### Added, not joined
 #
-# Many articles say that CBAM *joins* the two pooled vectors to one of length $2C$ and feeds that to a fully connected layer. It does
-# not. Let us see what would be different; it is more than a matter of words. A layer that joins has a first matrix
-# $[W_a\; W_b]$ of $C/r$ rows and $2C$ columns, twice as wide:
+# Many articles say that CBAM *joins* the two pooled vectors to one of length $2C$ and feeds that to a fully connected
+# layer. It does not. Let us see what would be different; it is more than a matter of words. A layer that joins has a
+# first matrix $[W_a\; W_b]$ of $C/r$ rows and $2C$ columns, twice as wide:
 #
 # $$\text{sharing:}\;\; \frac{2C^2}{r} \text{ weights}, \qquad \text{joining:}\;\; \frac{2C \cdot C}{r} + \frac{C \cdot C}{r} =
 # \frac{3C^2}{r} \text{ weights} \tag{11.6}$$
@@ -396,9 +404,9 @@ assert count_parameters(by_joining) == 3 * C**2 // r  # (11.6)
 assert count_parameters(ChannelAttention(C, reduction=r, bias=False)) == 2 * C**2 // r
 
 # %% [markdown]
-# The functions differ too. Write $v(z, m) = \mathrm{MLP}(z) + \mathrm{MLP}(m)$ for what comes before the sigmoid. It does not change
-# when its two arguments are exchanged. And, being a sum of one part that depends on $z$ and one that depends on $m$, it
-# obeys, for any four vectors,
+# The functions differ too. Write $v(z, m) = \mathrm{MLP}(z) + \mathrm{MLP}(m)$ for what comes before the sigmoid. It
+# does not change when its two arguments are exchanged. And, being a sum of one part that depends on $z$ and one that
+# depends on $m$, it obeys, for any four vectors,
 #
 # $$v(z, m) = v(m, z), \qquad v(z, m) + v(z^*, m^*) = v(z, m^*) + v(z^*, m) \tag{11.7}$$
 #
@@ -421,21 +429,22 @@ assert exchanges(shared, S_1) and adds(shared, S_1)  # (11.7)
 assert not exchanges(joined, S_ab) and not adds(joined, S_ab)
 
 # %% [markdown]
-# Which of the two facts costs something? The first alone costs nothing: a maximum is never below the mean of the same channel, so
-# the exchanged pair never occurs (unless every channel is flat). Both together do: $v = f(z) + f(m)$ with one and the same $f$.
-# Such a gate cannot compute $m_c - z_c$, *how far does the peak stand above the average*, nor ignore one of the two vectors: SE
-# is not a special case of it. Two MLPs that are not shared could do both. What even they cannot do is cut $m_c - z_c$ off at 0,
-# as a hidden unit of a joined layer can, because no hidden unit sees both numbers.
+# Which of the two facts costs something? The first alone costs nothing: a maximum is never below the mean of the same
+# channel, so the exchanged pair never occurs (unless every channel is flat). Both together do: $v = f(z) + f(m)$ with
+# one and the same $f$. Such a gate cannot compute $m_c - z_c$, *how far does the peak stand above the average*, nor
+# ignore one of the two vectors: SE is not a special case of it. Two MLPs that are not shared could do both. What even
+# they cannot do is cut $m_c - z_c$ off at 0, as a hidden unit of a joined layer can, because no hidden unit sees both
+# numbers.
 #
-# Is sharing a special case of joining, with $W_a = W_b = W_1$? Without the ReLU it would be, since $W_1 z + W_1 m = W_1(z + m)$. With the
-# ReLU it is not. Let $u = W_1 z$ and $w = W_1 m$. For each hidden unit
+# Is sharing a special case of joining, with $W_a = W_b = W_1$? Without the ReLU it would be, since $W_1 z + W_1 m =
+# W_1(z + m)$. With the ReLU it is not. Let $u = W_1 z$ and $w = W_1 m$. For each hidden unit
 #
 # $$\mathrm{relu}(u) + \mathrm{relu}(w) \;\ge\; \mathrm{relu}(u + w), \qquad \text{equal exactly where } u\,w \ge 0 \tag{11.8}$$
 #
-# because where both are positive, or both negative, the ReLU does the same to all three; and where the signs differ, the positive
-# one passes whole on the left and is reduced by the other on the right. Sharing *is* contained in joining if the joined layer is
-# given twice the hidden units, $2C/r$: half of them for the mean, half for the maximum, the same weights in both halves and zeros
-# across.
+# because where both are positive, or both negative, the ReLU does the same to all three; and where the signs differ,
+# the positive one passes whole on the left and is reduced by the other on the right. Sharing *is* contained in
+# joining if the joined layer is given twice the hidden units, $2C/r$: half of them for the mean, half for the
+# maximum, the same weights in both halves and zeros across.
 
 # %%
 u, w, tied = a @ S_1.T, b @ S_1.T, torch.cat([S_1, S_1], 1)
@@ -449,17 +458,18 @@ assert torch.allclose(joined(a, b, apart, torch.cat([S_2, S_2], 1)), shared(a, b
 # %% [markdown]
 # ## 5 · The backward pass by hand · *Depth*
 #
-# 08 derived the way back through one gate over channels, (8.6) to (8.11). Three things are new: layers that are used twice, a maximum,
-# and a gate that stands behind another.
+# 08 derived the way back through one gate over channels, (8.6) to (8.11). Three things are new: layers that are used
+# twice, a maximum, and a gate that stands behind another.
 #
-# **Layers used twice.** A weight that serves two inputs collects a gradient from each, just as it does from the images of a
-# batch. Write $a_z$ and $a_m$ for the two hidden layers behind the ReLU, and $u_z, u_m$ before it. Since $v$ is a sum, both terms
-# get the same $\partial L/\partial v$, and with (8.8) to (8.10), for one image,
+# **Layers used twice.** A weight that serves two inputs collects a gradient from each, just as it does from the
+# images of a batch. Write $a_z$ and $a_m$ for the two hidden layers behind the ReLU, and $u_z, u_m$ before it. Since
+# $v$ is a sum, both terms get the same $\partial L/\partial v$, and with (8.8) to (8.10), for one image,
 #
 # $$\frac{\partial L}{\partial W_2} = \frac{\partial L}{\partial v}\,(a_z + a_m)^\top, \qquad
 # \frac{\partial L}{\partial W_1} = \frac{\partial L}{\partial u_z} z^\top + \frac{\partial L}{\partial u_m} m^\top \tag{11.9}$$
 #
-# where $\frac{\partial L}{\partial u_z} = \big(W_2^\top \frac{\partial L}{\partial v}\big)\,[u_z > 0]$ and likewise for $m$.
+# where $\frac{\partial L}{\partial u_z} = \big(W_2^\top \frac{\partial L}{\partial v}\big)\,[u_z > 0]$ and likewise
+# for $m$.
 
 # %%
 def through_layers(dv, pooled, W_1, W_2):
@@ -479,17 +489,18 @@ with torch.no_grad():
 assert all(map(torch.allclose, auto, (dZ, dN, one_1 + two_1, one_2 + two_2)))  # (11.9)
 
 # %% [markdown]
-# **Maximum.** A mean hands its gradient out in equal shares, one to each place. A maximum gives all of it to the place where it was
-# found, and nothing to the others (recall 11.b). So the two ways through the pools are, for channel $c$,
+# **Maximum.** A mean hands its gradient out in equal shares, one to each place. A maximum gives all of it to the
+# place where it was found, and nothing to the others (recall 11.b). So the two ways through the pools are, for
+# channel $c$,
 #
 # $$\frac1{HW}\frac{\partial L}{\partial z_c} + \frac{\partial L}{\partial m_c}\,\big[(i,j) \text{ is where } x_c \text{ is largest}\big]
 # \tag{11.10}$$
 #
-# In 08 the second term of (8.11) was the same at all places: the gate could only ask for more or less of a channel as a
-# whole. Now one place of each channel hears an opinion of its own.
+# In 08 the second term of (8.11) was the same at all places: the gate could only ask for more or less of a channel as
+# a whole. Now one place of each channel hears an opinion of its own.
 #
-# If several places share the maximum, PyTorch's `amax` hands out equal shares. Behind a ReLU this is no rare case: a channel that is 0
-# everywhere has its maximum at every place.
+# If several places share the maximum, PyTorch's `amax` hands out equal shares. Behind a ReLU this is no rare case: a
+# channel that is 0 everywhere has its maximum at every place.
 
 # %%
 pixels, dz, dm = leaf(2, 6, 3, 4), random(2, 6), random(2, 6)
@@ -502,9 +513,10 @@ tie = torch.tensor([2.0, 2.0, 1.0], requires_grad=True)
 assert torch.autograd.grad(tie.amax(), tie)[0].tolist() == [0.5, 0.5, 0]
 
 # %% [markdown]
-# **The gate over places** (derived in notebook [10_spatial_attention](10_spatial_attention.ipynb)). It is the second one, so it is given $x'$ and the gradient
-# $g = \partial L/\partial y$. The same gate serves all channels, so their gradients add up; then come the sigmoid's slope, the
-# convolution backwards (written $K^\top$: each gate hands its gradient back over its window), and the two pools over channels:
+# **The gate over places** (derived in notebook [10_spatial_attention](10_spatial_attention.ipynb)). It is the second
+# one, so it is given $x'$ and the gradient $g = \partial L/\partial y$. The same gate serves all channels, so their
+# gradients add up; then come the sigmoid's slope, the convolution backwards (written $K^\top$: each gate hands its
+# gradient back over its window), and the two pools over channels:
 #
 # $$\frac{\partial L}{\partial t} = M_s(1 - M_s) \sum_c g_c\, x'_c, \qquad
 # \frac{\partial L}{\partial x'_c} = M_s\, g_c + \big[c \text{ is largest}\big] \frac{\partial L}{\partial q_{\max}}
@@ -528,15 +540,16 @@ with torch.no_grad():
     assert all(map(torch.allclose, auto, spatial_backward(g, left, P)))  # (11.11)
 
 # %% [markdown]
-# **One behind the other.** Now the point of this part. The first gate is not given $g$. Seen from it, the loss is whatever comes after
-# $x'$, so what arrives there is $\partial L/\partial x'$ of (11.11), and that takes the place of $g$ in 08's equations:
+# **One behind the other.** Now the point of this part. The first gate is not given $g$. Seen from it, the loss is
+# whatever comes after $x'$, so what arrives there is $\partial L/\partial x'$ of (11.11), and that takes the place of
+# $g$ in 08's equations:
 #
 # $$\frac{\partial L}{\partial M_c} = \sum_{i,j} \frac{\partial L}{\partial x'_c(i,j)}\, x_c(i,j), \qquad
 # \frac{\partial L}{\partial x_c} = M_c \frac{\partial L}{\partial x'_c} + \text{the two terms of (11.10)} \tag{11.12}$$
 #
-# So the gate over channels learns two things: how strong a channel should be in the output (through $M_s\, g_c$), and how strong it should
-# be *so that the second gate looks at the right places* (through the other two terms of (11.11)). With gates in parallel the second
-# message does not exist.
+# So the gate over channels learns two things: how strong a channel should be in the output (through $M_s\, g_c$), and
+# how strong it should be *so that the second gate looks at the right places* (through the other two terms of
+# (11.11)). With gates in parallel the second message does not exist.
 
 # %%
 def backward(g, x, W_1, W_2, kernel):
@@ -560,17 +573,18 @@ table
 # %% [markdown]
 # ### A gate that starts at one half
 #
-# The released code has a batch norm between the convolution and the sigmoid: $\ell = \gamma\,\hat t + \beta$, where $\hat t$ is the
-# normalised $t$, and it starts with **$\gamma = 0$** and $\beta = 0$. So at the start $\ell = 0$ and every $M_s$ is exactly $\tfrac12$,
-# whatever $K$ is. **Predict:** does $K$ get a gradient in the first step? Does $\gamma$? Can the gate ever wake up?
+# The released code has a batch norm between the convolution and the sigmoid: $M_s = \sigma(\ell)$ with $\ell =
+# \gamma\,\hat t + \beta$, where $\hat t$ is the normalised $t$. It starts with **$\gamma = 0$** and $\beta = 0$. So at
+# the start $\ell = 0$ and every $M_s$ is exactly $\tfrac12$, whatever $K$ is. **Predict:** does $K$ get a gradient in the first step? Does
+# $\gamma$? Can the gate ever wake up?
 #
 # Go back from $\ell$. The gradient of a product belongs to either factor times the other:
 #
 # $$\frac{\partial L}{\partial \gamma} = \sum \frac{\partial L}{\partial \ell}\, \hat t, \qquad
 # \frac{\partial L}{\partial \hat t} = \gamma\, \frac{\partial L}{\partial \ell} = 0 \quad \text{while } \gamma = 0 \tag{11.13}$$
 #
-# (The sum runs over all places and images.) So in the first step the convolution learns nothing and $\gamma$ does; from the second step on,
-# $\gamma$ is no longer 0 and the convolution learns too.
+# (The sum runs over all places and images.) So in the first step the convolution learns nothing and $\gamma$ does;
+# from the second step on, $\gamma$ is no longer 0 and the convolution learns too.
 
 # %%
 fresh = CBAM(6, reduction=2).double()
@@ -599,22 +613,23 @@ assert torch.equal(kernels[0], kernels[1])  # one step leaves the kernel as it w
 assert not torch.equal(kernels[1], kernels[2])  # the second does not
 
 # %% [markdown]
-# What is it good for? The block starts as a plain gate over channels whose output is halved. No random kernel disturbs the
-# picture before there is anything to gain from it. The price is one step for the kernel, and features at half their
-# strength. Where the block stands on a residual branch, as the authors place it, only the correction is halved (toolbox,
-# [where to put a gate](00_toolbox.ipynb#Where-to-put-a-gate)).
+# What is it good for? The block starts as a plain gate over channels whose output is halved. No random kernel
+# disturbs the picture before there is anything to gain from it. The price is one step for the kernel, and features at
+# half their strength. Where the block stands on a residual branch, as the authors place it, only the correction is
+# halved (toolbox, [where to put a gate](00_toolbox.ipynb#Where-to-put-a-gate)).
 
 # %% [markdown]
 # ## 6 · What it attends to · *Core*
 #
-# Which numbers of the map does a gate listen to? The **signature** draws that as two matrices (the course's function for it is
-# introduced in [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb)): row $c$, column $k$ of the first is how strongly the gate of channel $c$ reacts to channel
-# $k$; row $p$, column $q$ of the second is how strongly the gate at place $p$ reacts to place $q$. Bright is strong, dark is
-# nothing.
+# Which numbers of the map does a gate listen to? The **signature** draws that as two matrices (the course's function
+# for it is introduced in [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb)): row $c$, column $k$ of
+# the first is how strongly the gate of channel $c$ reacts to channel $k$; row $p$, column $q$ of the second is how
+# strongly the gate at place $p$ reacts to place $q$. Bright is strong, dark is nothing.
 #
-# **Predict** the pairs for the gate over channels, the gate over places (with a $3 \times 3$ kernel, so that the map of
-# $4 \times 4$ is larger than its window), and their product. Two hints: SE's matrix of places would be one flat colour, by
-# (8.12). Is this one flat? And which rows of which matrix must be equal, because the gate is the same for all of them?
+# **Predict** the pairs for the gate over channels, the gate over places (with a $3 \times 3$ kernel, so that the map
+# of $4 \times 4$ is larger than its window), and their product. Two hints: SE's matrix of places would be one flat
+# colour, by (8.12). Is this one flat? And which rows of which matrix must be equal, because the gate is the same for
+# all of them?
 
 # %%
 from attnlib.lab.signatures import draw_signature, signature
@@ -626,7 +641,7 @@ parts = {"channels": block.channel.weights, "places": block.spatial.weights, "CB
 signatures = {name: signature(gate, small) for name, gate in parts.items()}
 
 # %%
-fig, axes = plt.subplots(2, 3, figsize=(7, 4.6))
+fig, axes = plt.subplots(2, 3, figsize=(6.5, 4.3))
 for column, (name, found) in zip(axes.T, signatures.items(), strict=True):
     draw_signature(found, axes=column, title=f"gate: {name}")
 show(fig, alt="Signatures of three gates. Over channels: all channels react to all, and every "
@@ -634,11 +649,12 @@ show(fig, alt="Signatures of three gates. Over channels: all channels react to a
      "band for the places. CBAM: a mixture, in which nothing is dark.")
 
 # %% [markdown]
-# **What to see.** *Left:* the gate over channels is the same at every place, so all rows of the lower matrix are equal. But the columns
-# are not: the bright ones are the places where some channel has its maximum. SE has no such places. *Middle:* the gate
-# over places is the same for every channel, so here the rows of the *upper* matrix are equal; and below, a place listens to its
-# window alone, a band. *Right:* the product listens to everything, everywhere, and the band can still be seen. So CBAM as a whole
-# is neither a channel gate nor a local one: through the channel gate each place hears of all.
+# **What to see.** *Left:* the gate over channels is the same at every place, so all rows of the lower matrix are
+# equal. But the columns are not: the bright ones are the places where some channel has its maximum. SE has no such
+# places. *Middle:* the gate over places is the same for every channel, so here the rows of the *upper* matrix are
+# equal; and below, a place listens to its window alone, a band. *Right:* the product listens to everything,
+# everywhere, and the band can still be seen. So CBAM as a whole is neither a channel gate nor a local one: through
+# the channel gate each place hears of all.
 
 # %%
 channels, places = signatures["channels"], signatures["places"]
@@ -658,9 +674,10 @@ assert strength[top].min() > 1.5 * strength[~top].max()
 # %% [markdown]
 # ### On the cards
 #
-# Back to the game of 08: a card has two sides, a square in the corner marks one of them, and the digit on that side is to be
-# read. We know that a gate over channels can solve it, and that a gate over places cannot choose between two digits at
-# the same place. What will CBAM's two gates do? As in 08 the convolutions are grouped: channels 0-7 see side 0, channels 8-15 side 1.
+# Back to the game of 08: a card has two sides, a square in the corner marks one of them, and the digit on that side
+# is to be read. We know that a gate over channels can solve it, and that a gate over places cannot choose between two
+# digits at the same place. What will CBAM's two gates do? As in 08 the convolutions are grouped: channels 0-7 see
+# side 0, channels 8-15 side 1.
 
 # %%
 from attnlib.lab.data import cued_digits
@@ -690,10 +707,11 @@ show(fig, alt="Left: mean gates of 16 channels for the two places of the square;
      "one side only. Right: mean gate over the places of the card, brightest where the digits are.")
 
 # %% [markdown]
-# **What to see.** *Left:* the gate over channels has become the switch that 08 found: most channels of a side are open when their side is
-# marked and shut when the other one is. *Right:* the gate over places is widest open in the lower half, where the digits
-# are, and nearer to one half above. It cannot choose between the sides, but it can favour the part of the card that has
-# something to read. (The bright spot around row 4 lies at the lower edge of the square; other seeds differ in such details.)
+# **What to see.** *Left:* the gate over channels has become the switch that 08 found: most channels of a side are
+# open when their side is marked and shut when the other one is. *Right:* the gate over places is widest open in the
+# lower half, where the digits are, and nearer to one half above. It cannot choose between the sides, but it can
+# favour the part of the card that has something to read. (The bright spot around row 4 lies at the lower edge of the
+# square; other seeds differ in such details.)
 
 # %%
 half_0, half_1 = by_side[:, :8].mean(1), by_side[:, 8:].mean(1)
@@ -706,9 +724,9 @@ assert follows and favoured and share > 0.75
 # %% [markdown]
 # ### Turn a knob
 #
-# With the matrices of part 3 ($W_2$ divided by 4, so that no gate is near its end), gather channel 3 into a peak and spread it out
-# again, while its *mean* stays at 1: the top left place gets $p$, the three others $(4 - p)/3$ each. **Predict:** which of SE's
-# gates move? Which of CBAM's?
+# With the matrices of part 3 ($W_2$ divided by 4, so that no gate is near its end), gather channel 3 into a peak and
+# spread it out again, while its *mean* stays at 1: the top left place gets $p$, the three others $(4 - p)/3$ each.
+# **Predict:** which of SE's gates move? Which of CBAM's?
 
 # %%
 def gates_for(p):
@@ -721,20 +739,27 @@ assert torch.allclose(se_low, se_high) and cbam_low[1] == cbam_high[1] == 0.5
 assert (cbam_high[[0, 3]] > cbam_low[[0, 3]] + 0.1).all() and cbam_high[2] < cbam_low[2] - 0.1
 
 # %%
-def explore(p=4.0):
-    ax, (of_se, of_cbam) = plt.subplots(figsize=(5, 2.4))[1], gates_for(p)
+def draw_gates(ax, p):
+    of_se, of_cbam = gates_for(p)
     ax.bar(torch.arange(4) - 0.2, of_se, 0.4, color="grey", label="SE")
     ax.bar(torch.arange(4) + 0.2, of_cbam, 0.4, color="C0", label="CBAM")
-    ax.set(ylim=(0, 1), xticks=range(4), xlabel="channel", ylabel="gate", title=f"p = {p:.1f}")
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    show(ax.figure, alt=f"Bars: four gates of SE and of CBAM; the peak of channel 3 is {p:.1f}.")
+    ax.set(ylim=(0, 1), xticks=range(4), xlabel="channel", title=f"p = {p:.1f}")
+
+# %%
+def explore(p=4.0):
+    fig, axes = plt.subplots(1, 2, figsize=(6, 2.2), sharey=True)
+    for ax, peak_height in zip(axes, (1.0, p), strict=True):
+        draw_gates(ax, peak_height)
+    axes[0].set(ylabel="gate"), axes[0].legend(frameon=False)
+    show(fig, alt=f"Bars: four gates of SE and of CBAM for a flat channel 3 and a peak of {p:.1f}.")
 
 explore(7.0)
 
 # %% [markdown]
-# **What to see.** At $p = 7$ CBAM's gates over channels 0 and 3 are further open than SE's and the one over channel 2 is further
-# shut. Move the peak and SE does not move at all, because no mean does; CBAM hears the maximum. Channel 1 stays at one half,
-# because its row of $W_2$ listens to the hidden unit that is shut. Try it (the slider needs a running kernel):
+# **What to see.** From the flat channel on the left to the peak of 7 on the right SE does not move at all, because no
+# mean does. CBAM hears the maximum: its gates over channels 0 and 3 open further and the one over channel 2 shuts
+# further. Channel 1 stays at one half, because its row of $W_2$ listens to the hidden unit that is shut. Try other
+# peaks (the slider needs a running kernel):
 
 # %% tags=["nbval-ignore-output"]
 from ipywidgets import interact
@@ -752,10 +777,10 @@ interact(explore, p=(1.0, 8.0, 0.5));
 # | kernel | 7, after 3 and 7 were compared | 7 | External-Attention-pytorch: 49 by default |
 # | around it | the network's own residual | the same | External-Attention-pytorch: adds $x$ once more |
 #
-# We follow the released code, with one argument for each difference that matters (`bias`, `norm`, `zero_start`, `kernel_size`, `order`).
-# How much do they matter? The order of the two maps is only a name: exchange the two halves of the kernel and nothing has
-# happened. It counts when trained weights are carried from one source to another. The biases, the norm and the kernel change the price
-# (part 8); the residual changes what the block can do (part 10).
+# We follow the released code, with one argument for each difference that matters (`bias`, `norm`, `zero_start`,
+# `kernel_size`, `order`). How much do they matter? The order of the two maps is only a name: exchange the two halves
+# of the kernel and nothing has happened. It counts when trained weights are carried from one source to another. The
+# biases, the norm and the kernel change the price (part 8); the residual changes what the block can do (part 10).
 
 # %%
 two_maps, seven = random(2, 2, 5, 6), random(1, 2, 7, 7)
@@ -765,16 +790,16 @@ assert torch.allclose(F.conv2d(two_maps, seven, padding=3), exchanged)
 # %% [markdown]
 # ### BAM, the parallel cousin
 #
-# The same authors published a second block, BAM, meant for three places of a network only: behind its first, second and third stage,
-# where the map is about to be made smaller. Its two branches look at $x$ *in parallel*, and each gives a number before any sigmoid:
-# $\ell_c$ for each channel and $\ell_s$ for each place. They are added, so that there is one for each channel *and* place; then comes one
-# sigmoid, and a 1 is added:
+# The same authors published a second block, BAM, meant for three places of a network only: behind its first, second
+# and third stage, where the map is about to be made smaller. Its two branches look at $x$ *in parallel*, and each
+# gives a number before any sigmoid: $\ell_c$ for each channel and $\ell_s$ for each place. They are added, so that
+# there is one for each channel *and* place; then comes one sigmoid, and a 1 is added:
 #
 # $$M = \sigma(\ell_c + \ell_s), \qquad y = (1 + M)\, x \tag{11.14}$$
 #
-# The channel branch is a mean, a layer to $h = C/r$ units, a batch norm, a ReLU and a layer back. The branch for places is
-# convolutions: $1 \times 1$ to $h$ channels, two of $3 \times 3$ whose nine taps lie 4 pixels apart (*dilation* 4), and
-# $1 \times 1$ to one map, each but the last with a batch norm and a ReLU.
+# The channel branch is a mean, a layer to $h = C/r$ units, a batch norm, a ReLU and a layer back. The branch for
+# places is convolutions: $1 \times 1$ to $h$ channels, two of $3 \times 3$ whose nine taps lie 4 pixels apart
+# (*dilation* 4), and $1 \times 1$ to one map, each but the last with a batch norm and a ReLU.
 
 # %%
 from attnlib import BAM
@@ -787,13 +812,13 @@ assert torch.allclose(bam(features), (1 + M) * features, atol=1e-6)  # (11.14)
 assert bam.weights(features).min() > 1 and bam.weights(features).max() < 2
 
 # %% [markdown]
-# Three things follow. First, $1 + M$ lies between 1 and 2: **BAM can turn up, but not shut.** Second, adding before one sigmoid
-# multiplies the *odds*. Since $\sigma(a)/(1 - \sigma(a)) = e^a$, and $e^{a+b} = e^a e^b$,
+# Three things follow. First, $1 + M$ lies between 1 and 2: **BAM can turn up, but not shut.** Second, adding before
+# one sigmoid multiplies the *odds*. Since $\sigma(a)/(1 - \sigma(a)) = e^a$, and $e^{a+b} = e^a e^b$,
 #
 # $$\frac{M}{1 - M} = \frac{\sigma(\ell_c)}{1 - \sigma(\ell_c)} \cdot \frac{\sigma(\ell_s)}{1 - \sigma(\ell_s)} \tag{11.15}$$
 #
-# so a strong vote of one branch can outweigh a weak one of the other. In CBAM the two gates themselves are multiplied: either
-# of them can shut, and neither can open what the other has shut.
+# so a strong vote of one branch can outweigh a weak one of the other. In CBAM the two gates themselves are
+# multiplied: either of them can shut, and neither can open what the other has shut.
 
 # %%
 odds = lambda gate: gate / (1 - gate)
@@ -804,8 +829,9 @@ print(f"votes 4 and -1: BAM's M = {together:.2f}, product of two gates = "
       f"{c_logit.sigmoid() * s_logit.sigmoid():.2f}")
 
 # %% [markdown]
-# Third, the released code of BAM does something else than its paper: it *multiplies* $\ell_c$ and $\ell_s$ (a known difference, which
-# its authors kept so that trained weights still fit). **Predict:** both branches vote $-3$, against. What does the product make of it?
+# Third, the released code of BAM does something else than its paper: it *multiplies* $\ell_c$ and $\ell_s$ (a known
+# difference, which its authors kept so that trained weights still fit). **Predict:** both branches vote $-3$,
+# against. What does the product make of it?
 
 # %%
 against = torch.tensor(-3.0)
@@ -832,19 +858,25 @@ def bam_parameters(C, r=16):
 
 assert all(bam_parameters(C) == count_parameters(BAM(C)) for C in (64, 128, 256))  # (11.16)
 assert bam_parameters(64) == 1_173
-assert 25_557_032 + sum(bam_parameters(C) for C in (256, 512, 1024)) == 25_915_099
+
+# %%
+from attnlib.lab.networks import network_cost
+
+resnet_50 = network_cost("resnet50").parameters
+with_bam = network_cost("resnet50", attention="bam").parameters
+assert resnet_50 + sum(bam_parameters(C) for C in (256, 512, 1024)) == with_bam == 25_915_099
 
 # %% [markdown]
-# So BAM at its three places, behind stages of 256, 512 and 1024 channels, brings a ResNet-50 from 25.56 (08 recounts it) to 25.92
-# million parameters.
+# So BAM at its three places, behind stages of 256, 512 and 1024 channels, brings a ResNet-50 from 25.56 (08 recounts
+# it) to 25.92 million parameters.
 #
 # ## 8 · What it costs · *Depth*
 #
 # ### Exercise 11.3 · the price · *Depth* · 10 minutes
 #
-# Write the parameters of one CBAM block, with biases in its two layers and a batch norm behind a convolution without bias; and
-# its multiply-accumulates (MACs) for one image. As in 08, biases, pooling, norms and the products with the gates are not counted
-# as MACs. Return the pair (parameters, MACs).
+# Write the parameters of one CBAM block, with biases in its two layers and a batch norm behind a convolution without
+# bias; and its multiply-accumulates (MACs) for one image. As in 08, biases, pooling, norms and the products with the
+# gates are not counted as MACs. Return the pair (parameters, MACs).
 #
 # <details><summary>Hint 1</summary>
 #
@@ -853,14 +885,14 @@ assert 25_557_032 + sum(bam_parameters(C) for C in (256, 512, 1024)) == 25_915_0
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# The convolution has two windows of $k \times k$ weights and uses them at every place. A batch norm of one channel has two
-# parameters.
+# The convolution has two windows of $k \times k$ weights and uses them at every place. A batch norm of one channel
+# has two parameters.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# With `hidden = channels // reduction` the layers have `2 * channels * hidden` weights and `hidden + channels` biases. Their
-# MACs count twice.
+# With `hidden = channels // reduction` the layers have `2 * channels * hidden` weights and `hidden + channels`
+# biases. Their MACs count twice.
 #
 # </details>
 
@@ -881,8 +913,8 @@ def cbam_cost(channels, reduction, kernel_size, height, width):
 # %% [markdown]
 # $$P = \frac{2C^2}{r} + \frac{C}{r} + C + 2k^2 + 2, \qquad \mathrm{MACs} = 2 \cdot \frac{2C^2}{r} + 2k^2 HW \tag{11.17}$$
 #
-# Shared weights count once and multiply twice. With $k = 7$ the gate over places has 98 weights and 2 more numbers, however many
-# channels there are, but its MACs grow with the map.
+# Shared weights count once and multiply twice. With $k = 7$ the gate over places has 98 weights and 2 more numbers,
+# however many channels there are, but its MACs grow with the map.
 
 # %%
 from attnlib.lab.cost import count_macs
@@ -895,27 +927,28 @@ for C, r, k in [(64, 16, 7), (96, 8, 3)]:
     assert counted == tuple(cbam_cost(C, r, k, 7, 5))
 
 # %% [markdown]
-# In ResNet-50, whose own parameters 08 recounted, one block stands in each of 16 blocks. On images of $224 \times 224$ their maps
-# have $56^2$, $28^2$, $14^2$ and $7^2$ places:
+# In ResNet-50, whose own parameters 08 recounted, one block stands in each of 16 blocks. On images of $224 \times
+# 224$ their maps have $56^2$, $28^2$, $14^2$ and $7^2$ places:
 
 # %%
-resnet_50, outputs = 25_557_032, [256] * 3 + [512] * 4 + [1024] * 6 + [2048] * 3
+outputs = [256] * 3 + [512] * 4 + [1024] * 6 + [2048] * 3
 sizes = [56] * 3 + [28] * 4 + [14] * 6 + [7] * 3
 costs = [cbam_cost(C, 16, 7, size, size) for C, size in zip(outputs, sizes, strict=True)]
 parameters, macs = (sum(column) for column in zip(*costs, strict=True))
 print(f"{resnet_50 + parameters:,} parameters, {macs:,} MACs more")
-assert resnet_50 + parameters == 28_089_624 and macs == 6_388_854
+with_cbam = network_cost("resnet50", attention="cbam").parameters
+assert resnet_50 + parameters == with_cbam == 28_089_624 and macs == 6_388_854
 assert 98 * sum(size**2 for size in sizes) == 1_358_966  # a fifth of them are the convolutions
 
 # %% [markdown]
-# Beside SE's 28,088,024, CBAM's 28,089,624 are only 1,600 parameters more, 100 for each block: **in parameters the gate over
-# places is free.** Six million MACs are little as well; the plain network has four thousand million. But what does it take in
-# time?
+# Beside SE's 28,088,024, CBAM's 28,089,624 are only 1,600 parameters more, 100 for each block: **in parameters the
+# gate over places is free.** Six million MACs are little as well; the plain network has four thousand million. But
+# what does it take in time?
 #
 # ### Time and memory
 #
-# We time SE and CBAM against the course's cost floor (08), `x * x.mean((2, 3), keepdim=True)`, on the maps of the four stages.
-# **Predict:** count how often CBAM passes over the whole map, compared with SE.
+# We time SE and CBAM against the course's cost floor (08), `x * x.mean((2, 3), keepdim=True)`, on the maps of the
+# four stages. **Predict:** count how often CBAM passes over the whole map, compared with SE.
 
 # %%
 from attnlib.lab.cost import saved_bytes, time_against_floor
@@ -934,34 +967,37 @@ ax.axhline(1, color="black", ls="--")
 ax.set_xticks(range(4), [f"{C} x {size}²" for C, size in stages.items()])
 ax.set(xlabel="channels x pixels", ylabel="time / cost floor"), ax.legend(frameon=False)
 show(ax.figure, alt="Bars of forward time over the cost floor for SE and CBAM on the maps of four "
-     "stages. SE is near 1 on the large maps, CBAM several times as slow on all of them.")
+     "stages. SE is near 1 on the large maps; CBAM stands well above SE.")
 
 # %%
 kept = saved_bytes(CBAM(256), stage_maps[256]) / (4 * stage_maps[256].numel())
 print("kept for the backward pass, beside the input, is at least one more map:", kept > 0.9)
 assert kept > 0.9
+assert sum(ratios["CBAM"]) > 1.5 * sum(ratios["SE"])  # the four bars together, with much room
 
 # %% [markdown]
-# **What to see** (your machine may draw other bars). SE lies near the floor where the map is large, as in 08. CBAM lies clearly
-# above SE. It reads the map for the mean and again for the maximum, multiplies, reads the product twice more to pool it over the
-# channels, and multiplies again. For training it must keep $x'$, a whole map, since the second product needs it; SE keeps next to
-# nothing. **Hardly any parameters, little arithmetic, and yet a multiple of the time**: a count of weights or of MACs does not
-# say what a gate costs.
+# **What to see** (your machine may draw other bars). SE lies near the floor where the map is large, as in 08. CBAM
+# lies clearly above SE. It reads the map for the mean and again for the maximum, multiplies, reads the product twice
+# more to pool it over the channels, and multiplies again. For training it must keep $x'$, a whole map, since the
+# second product needs it; SE keeps next to nothing. **Hardly any parameters, little arithmetic, and yet much more time
+# than SE** (how much depends on the machine; the cell above asks for half as much again over the four maps, and the
+# stored picture shows several times SE's): a count of weights or of MACs does not say what a gate costs.
 
 # %% [markdown]
 # ## 9 · Does it help? · *Core*
 #
-# **Where the channel gate should win by construction:** the cards. **A control:** plain digits, where 08 found no difference for SE. The
-# same small network each time, with nothing; with either gate alone; with both in either order. All with $r = 1$, 8 epochs.
+# **Where the channel gate should win by construction:** the cards. **A control:** plain digits, where 08 found no
+# difference for SE. The same small network each time, with nothing; with either gate alone; with both in either
+# order. All with $r = 1$, 8 epochs.
 #
 # Two rules, stated before we look.
 #
-# - On the cards a run has *solved* the game if it is right on more than $\tfrac34$ of the new cards; the plain network cannot be right
-#   on more of all cards, by (8.1). Ten seeds each. **We call two variants different if they differ by six seeds of ten or more**;
-# smaller gaps come by chance too easily.
-# - On digits, 15 seeds each, we take the difference from the plain network seed by seed. We look at four variants, so that one
-#   of them may well stand out by chance; **we speak of a difference only beyond 2.86 standard errors** (Student's $t$ for 15 seeds, 95%
-#   for the four together).
+# - On the cards a run has *solved* the game if it is right on more than $\tfrac34$ of the new cards; the plain
+#   network cannot be right on more of all cards, by (8.1). Ten seeds each. **We call two variants different if they
+#   differ by six seeds of ten or more**; smaller gaps come by chance too easily.
+# - On digits, 15 seeds each, we take the difference from the plain network seed by seed. We look at four variants, so
+#   that one of them may well stand out by chance; **we speak of a difference only beyond 2.86 standard errors**
+#   (Student's $t$ for 15 seeds, 95% for the four together).
 #
 # On the cards two more columns take the channel gate apart: the mean alone (which is SE) and the maximum alone.
 #
@@ -1009,27 +1045,28 @@ for name in order[1:]:
     assert (abs(mean(gaps) / error) > 2.86) == (name == "channel")
 
 # %% [markdown]
-# **What to see.** *On the cards* the two gates in the paper's order solve the game with all ten seeds and the channel gate alone
-# with eight: by our rule no difference between these two. The gate over places alone solves it with none, as it must. And **the
-# order matters**: with the gate over places in front, two seeds of ten are left. It is the same layers and the same number of
-# parameters. Part 10 asks why.
+# **What to see.** *On the cards* the two gates in the paper's order solve the game with all ten seeds and the channel
+# gate alone with eight: by our rule no difference between these two. The gate over places alone solves it with none,
+# as it must. And **the order matters**: with the gate over places in front, two seeds of ten are left. It is the same
+# layers and the same number of parameters. Part 10 asks why.
 #
-# *On digits* (mind the axis) the channel gate alone leads the plain network by 1.0 point, beyond our limit. For the other three variants, CBAM among
-# them: **no difference found**. Do not make too much of the one point: in 08 SE led by as much after 8 epochs, and after 12 the lead
-# was gone.
+# *On digits* (mind the axis) the channel gate alone leads the plain network by 1.0 point, beyond our limit. For the
+# other three variants, CBAM among them: **no difference found**. Do not make too much of the one point: in 08 SE led
+# by as much after 8 epochs, and after 12 the lead was gone.
 #
-# And the second pool? *On the cards* either pool alone solves the game with every seed, and the channel gate that has both with
-# eight (no difference, by the rule). The square is as easy to hear in a mean as in a maximum. Part 2 shows what two pools *can*
-# tell apart; it does not follow that a task needs it. Neither of our tasks needs a gate over places; notebook
-# [10_spatial_attention](10_spatial_attention.ipynb) has one that should. Real images come in notebook `17_face_off`.
+# And the second pool? *On the cards* either pool alone solves the game with every seed, and the channel gate that has
+# both with eight (no difference, by the rule). The square is as easy to hear in a mean as in a maximum. Part 2 shows
+# what two pools *can* tell apart; it does not follow that a task needs it. Neither of our tasks needs a gate over
+# places; notebook [10_spatial_attention](10_spatial_attention.ipynb) has one that should. Real images come in
+# notebook [17_face_off](17_face_off.ipynb).
 
 # %% [markdown]
 # ## 10 · Where it breaks · *Depth*
 #
 # ### Exercise 11.4 · bug gallery · *Depth* · 10 minutes
 #
-# This forward pass was put together from two published copies of CBAM, with the mistake of each. It runs and it trains. Find both
-# mistakes, and change as little as you can. (`spatial_gate` is the one of part 4, and right.)
+# This forward pass was put together from two published copies of CBAM, with the mistake of each. It runs and it
+# trains. Find both mistakes, and change as little as you can. (`spatial_gate` is the one of part 4, and right.)
 #
 # ```python
 # def forward(x, W_1, W_2, kernel):
@@ -1048,8 +1085,8 @@ for name in order[1:]:
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Put a single very bright pixel into a channel and lower the others so that its mean stays: does any gate of a channel move? And:
-# can the output be smaller than half the input?
+# Put a single very bright pixel into a channel and lower the others so that its mean stays: does any gate of a
+# channel move? And: can the output be smaller than half the input?
 #
 # </details>
 # <details><summary>Hint 3</summary>
@@ -1076,9 +1113,9 @@ def mended(x, W_1, W_2, kernel):
 # %% [markdown]
 # ### Mistakes that were published
 #
-# None of the following raises an error. First four channel gates, each a smallest form of something that circulates: the mean pooled
-# twice (as in the exercise); two layers for the mean and two others for the maximum; no sigmoid; and the two vectors joined. We ask
-# each the same questions, about what it *does*. **Predict** the table.
+# None of the following raises an error. First four channel gates, each a smallest form of something that circulates:
+# the mean pooled twice (as in the exercise); two layers for the mean and two others for the maximum; no sigmoid; and
+# the two vectors joined. We ask each the same questions, about what it *does*. **Predict** the table.
 
 # %%
 logits = lambda pooled, first=R_1, second=R_2: F.relu(pooled @ first.T) @ second.T
@@ -1109,12 +1146,12 @@ assert found["between 0 and 1"].tolist() == [True, True, True, False, True]
 found
 
 # %% [markdown]
-# **What to see.** Each mistake answers at least one question otherwise than the first row. Not all are equally bad: layers that are not
-# shared can do all that CBAM can and more, at twice the price, and joining is another sound gate; but neither is CBAM. Pooling the mean
-# twice gives up what part 2 was about.
+# **What to see.** Each mistake answers at least one question otherwise than the first row. Not all are equally bad:
+# layers that are not shared can do all that CBAM can and more, at twice the price, and joining is another sound gate;
+# but neither is CBAM. Pooling the mean twice gives up what part 2 was about.
 #
-# Then the kernel. One popular copy has `kernel_size=49` as its default, perhaps for $7 \cdot 7 = 49$. **Predict:** on a map of
-# $8 \times 8$, how many of the $2 \cdot 49^2$ weights can ever be used?
+# Then the kernel. One popular copy has `kernel_size=49` as its default, perhaps for $7 \cdot 7 = 49$. **Predict:** on
+# a map of $8 \times 8$, how many of the $2 \cdot 49^2$ weights can ever be used?
 
 # %%
 wide_gate = CBAM(4, reduction=1, kernel_size=49, zero_start=False).spatial
@@ -1124,12 +1161,12 @@ print(f"{wide_gate.conv.weight.numel():,} weights; {used} get a gradient on a ma
 assert wide_gate.conv.weight.numel() == 2 * 49**2 == 4_802 and used == 2 * (2 * 8 - 1) ** 2 == 450
 
 # %% [markdown]
-# Two places of the map are at most 7 rows and 7 columns apart, so of each window only the inner $15 \times 15$ ever meets a pixel. It is
-# 49 times dearer than the paper's kernel, and on such a map nine tenths of it never learn.
+# Two places of the map are at most 7 rows and 7 columns apart, so of each window only the inner $15 \times 15$ ever
+# meets a pixel. It is 49 times dearer than the paper's kernel, and on such a map nine tenths of it never learn.
 #
-# Last, the residual that is added once more, $y = x + M_s M_c x$. What multiplies $x$ then lies between 1 and 2: nothing can be
-# shut. The course's `audit` (08), which knows nothing about CBAM, finds it. (The worst mistake, $x$ overwritten by its own gate, stands in
-# part 11 as CBAM-6.)
+# Last, the residual that is added once more, $y = x + M_s M_c x$. What multiplies $x$ then lies between 1 and 2:
+# nothing can be shut. The course's `audit` (08), which knows nothing about CBAM, finds it. (The worst mistake, $x$
+# overwritten by its own gate, stands in part 11 as CBAM-6.)
 
 # %%
 from attnlib.lab.audit import audit
@@ -1145,15 +1182,15 @@ assert "above 1" in report["gate range"].sentence
 # %% [markdown]
 # ### Why does the order matter?
 #
-# With the gate over places in front, eight of ten runs did not learn the game. Something must keep the gate over channels from hearing
-# which side has the square. The stored runs hold three more variants to find out what:
+# With the gate over places in front, eight of ten runs did not learn the game. Something must keep the gate over
+# channels from hearing which side has the square. The stored runs hold three more variants to find out what:
 #
 # - *parallel*: both gates look at $x$; what the second sees is no longer changed by the first;
 # - *frozen*: the gate over places in front, but its $\gamma$ stays 0, so that it is $\tfrac12$ everywhere for ever;
 # - *gamma = 1*: the paper's order, but the batch norm starts at 1, not at 0.
 #
-# **Predict:** which of them solve the game, if the trouble is (i) that the features are halved, (ii) that the channel gate
-# sees features on which the other gate has already acted?
+# **Predict:** which of them solve the game, if the trouble is (i) that the features are halved, (ii) that the channel
+# gate sees features on which the other gate has already acted?
 
 # %%
 shown = ("channel-spatial", "gamma = 1", "parallel", "frozen", "spatial-channel")
@@ -1174,17 +1211,17 @@ show(fig, alt="Left: accuracy by seed, most near 0.9, but most of spatial-channe
      "Right: for spatial-channel, the two runs near 0.9 have the highest gate on the square.")
 
 # %% [markdown]
-# **What to see.** *Left:* *frozen* solves the game with nine of ten seeds, so halving the features is not the trouble, (i).
-# *Parallel* has nine as well; it differs from *spatial-channel* only in what the gate over channels looks at. So it is (ii):
-# **what a learning gate in front leaves to the gate behind it.** *Right:* in the eight runs that failed
-# the gate over places is less open on the square than in the two that succeeded. That fits a cue that is treated as clutter: the
-# square itself says nothing about *which* digit it is, and a network that does not yet use it gains nothing by letting it
-# through. But it is no proof. *Frozen* has a gate of exactly 1/2 on the square and solves the game, and these end states do not
-# tell what came first.
+# **What to see.** *Left:* *frozen* solves the game with nine of ten seeds, so halving the features is not the
+# trouble, (i). *Parallel* has nine as well; it differs from *spatial-channel* only in what the gate over channels
+# looks at. So it is (ii): **what a learning gate in front leaves to the gate behind it.** *Right:* in the eight runs
+# that failed the gate over places is less open on the square than in the two that succeeded. That fits a cue that is
+# treated as clutter: the square itself says nothing about *which* digit it is, and a network that does not yet use it
+# gains nothing by letting it through. But it is no proof. *Frozen* has a gate of exactly 1/2 on the square and solves
+# the game, and these end states do not tell what came first.
 #
-# And mind how soft such counts are. Multiply the three factors of (11.4) in another order, which changes nothing but the last
-# digits, and after eight epochs of training single runs of either order end on the other side of 3/4; we saw it happen. A
-# difference of eight seeds survives that. One of six, just enough for our rule, might not.
+# And mind how soft such counts are. Multiply the three factors of (11.4) in another order, which changes nothing but
+# the last digits, and after eight epochs of training single runs of either order end on the other side of 3/4; we saw
+# it happen. A difference of eight seeds survives that. One of six, just enough for our rule, might not.
 
 # %%
 stuck = in_front["accuracy"] < 0.75
@@ -1192,17 +1229,19 @@ on_square = in_front["gate_on_square"]
 assert stuck.sum() == 8 and on_square[stuck].max() < on_square[~stuck].min()
 
 # %% [markdown]
-# So "the order is a detail" and "channel first is better" are both too simple. Here the cue must reach the gate over channels
-# unharmed, and the paper's order lets it. On a task whose cue is in the places it might be the other way round; we did not test that.
-# Starting at $\gamma = 0$ or 1 makes no difference that we could find, ten seeds against nine.
+# So "the order is a detail" and "channel first is better" are both too simple. Here the cue must reach the gate over
+# channels unharmed, and the paper's order lets it. On a task whose cue is in the places it might be the other way
+# round; we did not test that. Starting at $\gamma = 0$ or 1 makes no difference that we could find, ten seeds against
+# nine.
 
 # %% [markdown]
 # ## 11 · Claims · *Depth*
 #
 # Articles on the web say the following about CBAM. Each is settled by the cell below it.
 #
-# **CBAM-1** "The channel gate joins the two pooled vectors and feeds them to a fully connected layer." **False.** One shared MLP
-# sees each of them alone, and the results are added: part 4. Here is the library's module, held against (11.7) and (11.6):
+# **CBAM-1** "The channel gate joins the two pooled vectors and feeds them to a fully connected layer." **False.** One
+# shared MLP sees each of them alone, and the results are added: part 4. Here is the library's module, held against
+# (11.7) and (11.6):
 
 # %%
 own = ChannelAttention(8, reduction=2, bias=False).double()
@@ -1218,8 +1257,8 @@ assert torch.allclose(v_added, before_sigmoid(m_of, z_of))
 assert count_parameters(own) == 2 * 8**2 // 2
 
 # %% [markdown]
-# **CBAM-2** "The gate over places has a kernel of size 3." **Partly.** The paper compares 3 and 7 and keeps 7; that is what its released
-# code has. Both can be built: 18 weights against 98.
+# **CBAM-2** "The gate over places has a kernel of size 3." **Partly.** The paper compares 3 and 7 and keeps 7; that
+# is what its released code has. Both can be built: 18 weights against 98.
 
 # %%
 # claim CBAM-2: PARTLY
@@ -1229,10 +1268,10 @@ assert [SpatialAttention(64, kernel_size=k).conv.weight.numel() for k in (3, 7)]
 assert CBAM(64).spatial.conv.kernel_size == (7, 7)
 
 # %% [markdown]
-# **CBAM-3** "The gate over places learns a weight for each position by a convolution over the map." **Partly.** There is a convolution. But
-# it sees only two maps, the maximum and the mean over the channels: put the channels into any other order and the gate stays. And
-# no weight belongs to a position: the same kernel serves all of them. Move the image, and away from the border the gate
-# moves with it; what is learnt is *what to look for*, not *where*.
+# **CBAM-3** "The gate over places learns a weight for each position by a convolution over the map." **Partly.** There
+# is a convolution. But it sees only two maps, the maximum and the mean over the channels: put the channels into any
+# other order and the gate stays. And no weight belongs to a position: the same kernel serves all of them. Move the
+# image, and away from the border the gate moves with it; what is learnt is *what to look for*, not *where*.
 
 # %%
 # claim CBAM-3: PARTLY
@@ -1245,9 +1284,10 @@ assert not torch.allclose(moved, before.roll((2, 3), (2, 3)))  # but not at the 
 assert gate.weights(random(1, 5, 9, 30)).shape == (1, 1, 9, 30)  # and any size will do
 
 # %% [markdown]
-# **CBAM-5** "The spatial map comes from normalising the feature map." **False.** It is a sigmoid of a convolution, (11.3). It does not
-# sum to 1; and a normalised map would stay as it is if all features were multiplied by 10, which this gate does not. (The batch norm of the
-# released code stands behind the convolution and normalises over the batch; in eval it is a fixed scale and shift.)
+# **CBAM-5** "The spatial map comes from normalising the feature map." **False.** It is a sigmoid of a convolution,
+# (11.3). It does not sum to 1; and a normalised map would stay as it is if all features were multiplied by 10, which
+# this gate does not. (The batch norm of the released code stands behind the convolution and normalises over the
+# batch; in eval it is a fixed scale and shift.)
 
 # %%
 # claim CBAM-5: FALSE
@@ -1257,9 +1297,10 @@ assert torch.allclose(normalised(scene), normalised(10 * scene))
 assert not torch.allclose(before, gate.weights(10 * scene), atol=0.1)
 
 # %% [markdown]
-# **CBAM-6** "`forward` overwrites $x$ with the channel gate, and that with the spatial gate." **Broken**, where the two gates return
-# their *weights*, as in the code that goes with the claim. After the first line $x$ is a map of one pixel, after the second it is
-# one number for each image. In a residual block nobody notices: the number is added to every feature, without an error.
+# **CBAM-6** "`forward` overwrites $x$ with the channel gate, and that with the spatial gate." **Broken**, where the
+# two gates return their *weights*, as in the code that goes with the claim. After the first line $x$ is a map of one
+# pixel, after the second it is one number for each image. In a residual block nobody notices: the number is added to
+# every feature, without an error.
 
 # %%
 def overwritten(x, block):
@@ -1276,9 +1317,9 @@ assert one_number.shape == (3, 1, 1, 1) and block(some_maps).shape == some_maps.
 assert (some_maps + one_number).shape == some_maps.shape  # silently broadcast
 
 # %% [markdown]
-# **CBAM-4** "CBAM overcomes a CNN's limits with scale, shape and direction." **It depends**, so we measure. We train the small
-# network on upright digits (enlarged to $16 \times 16$ with a border of 4), with and without CBAM, ten seeds each, and test it on
-# digits that are turned or scaled, which it has never seen.
+# **CBAM-4** "CBAM overcomes a CNN's limits with scale, shape and direction." **It depends**, so we measure. We train
+# the small network on upright digits (enlarged to $16 \times 16$ with a border of 4), with and without CBAM, ten
+# seeds each, and test it on digits that are turned or scaled, which it has never seen.
 
 # %%
 from math import cos, pi, sin
@@ -1310,9 +1351,9 @@ show(pictures(examples, titles)[0].figure, alt="The same handwritten digit uprig
 # %% [markdown]
 # **Predict** the curves: how far does the accuracy fall at 45° and at 90°, without CBAM and with it?
 #
-# The rule: for each seed we take the mean accuracy over all turned tests (15° to 180°), and over all scaled ones (0.5 to 1.5,
-# without 1). **We speak of a difference beyond 2.69 standard errors** (Student's $t$ for ten seeds, 95% for the two looks
-# together).
+# The rule: for each seed we take the mean accuracy over all turned tests (15° to 180°), and over all scaled ones (0.5
+# to 1.5, without 1). **We speak of a difference beyond 2.69 standard errors** (Student's $t$ for ten seeds, 95% for
+# the two looks together).
 
 # %%
 turned = load_results("11_turned").replace({"variant": {"channel-spatial": "CBAM"}})
@@ -1323,7 +1364,7 @@ scales, degrees = (torch.tensor([column[i] for column in runs.columns]) for i in
 is_turned, is_scale = scales == 1, degrees == 0
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(6.5, 2.3), sharey=True)
+fig, axes = plt.subplots(1, 2, figsize=(6, 2.2), sharey=True)
 for ax, chosen, x_values in [(axes[0], is_turned, degrees), (axes[1], is_scale, scales)]:
     curves({name: rows[:, chosen] for name, rows in by_variant.items()}, x=x_values[chosen], ax=ax)
 axes[0].set(xlabel="turned by, degrees", xticks=range(0, 181, 45), ylabel="accuracy", ylim=(0, 1))
@@ -1342,13 +1383,13 @@ means = runs.groupby("variant").mean()
 assert means[(1.0, 0)].min() > 0.9 and means[(1.0, 90)].max() < 0.15
 
 # %% [markdown]
-# **What to see.** The two curves lie on each other. Upright both are right on more than 90%; at 90° both are down to guessing,
-# about one in ten. (At 180° some of it comes back: some digits, such as 0 and 8, look much the same upside down.) CBAM is 0.6
-# points behind on turned digits and 1.7 ahead on scaled ones, neither beyond our limit: **no difference found.** (On shrunk
-# digits its curve runs a little higher. We had not planned to look there alone, so we make nothing of it.) Nothing in (11.1) to
-# (11.4) would lead one to expect anything else: a kernel that was learnt on upright strokes still meets turned ones, and no gate
-# turns a map. "Overcomes" is not what happens here. What data or a network of another size would show, this does not say. One
-# live run, to see that the table comes from this recipe:
+# **What to see.** The two curves lie on each other. Upright both are right on more than 90%; at 90° both are down to
+# guessing, about one in ten. (At 180° some of it comes back: some digits, such as 0 and 8, look much the same upside
+# down.) CBAM is 0.6 points behind on turned digits and 1.7 ahead on scaled ones, neither beyond our limit: **no
+# difference found.** (On shrunk digits its curve runs a little higher. We had not planned to look there alone, so we
+# make nothing of it.) Nothing in (11.1) to (11.4) would lead one to expect anything else: a kernel that was learnt on
+# upright strokes still meets turned ones, and no gate turns a map. "Overcomes" is not what happens here. What data or
+# a network of another size would show, this does not say. One live run, to see that the table comes from this recipe:
 
 # %%
 live = learn(digits, lambda: CBAM(16, reduction=1), seed=0)
@@ -1363,24 +1404,26 @@ print("the live run is near its stored row:", max(apart_by) < 0.1)
 #
 # ### Exercise 11.5 · backward through two gates side by side · *Depth* · 20 minutes
 #
-# In the *parallel* variant both gates look at $x$, and $y_c(i,j) = M_c\, M_s(i,j)\, x_c(i,j)$. Given $g = \partial L/\partial y$,
-# $x$ and the two gates, `s` of shape (b, c) for the channels and `p` of shape (b, h, w) for the places, return the gradients for
-# what stood in front of the two sigmoids: a pair of shapes (b, c) and (b, h, w).
+# In the *parallel* variant both gates look at $x$, and $y_c(i,j) = M_c\, M_s(i,j)\, x_c(i,j)$. Given $g = \partial
+# L/\partial y$, $x$ and the two gates, `s` of shape (b, c) for the channels and `p` of shape (b, h, w) for the
+# places, return the gradients for what stood in front of the two sigmoids: a pair of shapes (b, c) and (b, h, w).
 #
 # <details><summary>Hint 1</summary>
 #
-# For the channel gate alone it would be (8.6) and (8.7). What multiplies $x$ besides the gate by which you differentiate?
+# For the channel gate alone it would be (8.6) and (8.7). What multiplies $x$ besides the gate by which you
+# differentiate?
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# $\partial y_c(i,j) / \partial M_c = M_s(i,j)\, x_c(i,j)$. A channel's gate serves all places; a place's gate serves all channels.
+# $\partial y_c(i,j) / \partial M_c = M_s(i,j)\, x_c(i,j)$. A channel's gate serves all places; a place's gate serves
+# all channels.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# `(g * x * p[:, None]).sum((2, 3))` is the gradient for `s`; multiply by `s * (1 - s)`. For `p` it is the same with the roles
-# exchanged, and a sum over axis 1.
+# `(g * x * p[:, None]).sum((2, 3))` is the gradient for `s`; multiply by `s * (1 - s)`. For `p` it is the same with
+# the roles exchanged, and a sum over axis 1.
 #
 # </details>
 
@@ -1409,17 +1452,19 @@ def gates_backward(g, x, s, p):
 # | price | $2C^2/r + C/r + C + 2k^2 + 2$ | (11.17) | 28.09 M for ResNet-50 |
 # | BAM | $(1 + \sigma(\ell_c + \ell_s))\, x$ | (11.14) | the same; its code multiplies $\ell_c$ and $\ell_s$ |
 #
-# - Mean and maximum go through **one** MLP and the results are **added**. Joining them is another function, with half as many weights again.
-# - The second gate sees what the first one leaves. The order changes the function, and on the cards it decided whether the game
-#   was learnt: ten seeds of ten in the paper's order, two of ten in the other.
-# - In the released code the gate over places starts at exactly $\tfrac12$; its kernel begins to learn in the second step.
+# - Mean and maximum go through **one** MLP and the results are **added**. Joining them is another function, with half
+#   as many weights again.
+# - The second gate sees what the first one leaves. The order changes the function, and on the cards it decided
+#   whether the game was learnt: ten seeds of ten in the paper's order, two of ten in the other.
+# - In the released code the gate over places starts at exactly $\tfrac12$; its kernel begins to learn in the second
+#   step.
 # - It costs SE's weights and 100 more, but several further passes over the map.
 # - On plain digits we found no difference between CBAM and nothing; on turned and scaled ones neither.
 #
-# **Sources.** Woo, Park, Lee, Kweon, arXiv 1807.06521 (equations, comparison of kernels and of orders); Park, Woo, Lee, Kweon,
-# arXiv 1807.06514
-# (BAM); the authors' released code for both (biases, batch norm with $\gamma = 0$, BAM's product); timm and
-# External-Attention-pytorch (the differences in part 7).
+# **Sources.** Woo, Park, Lee, Kweon, arXiv 1807.06521 (equations, comparison of kernels and of orders); Park, Woo,
+# Lee, Kweon, arXiv 1807.06514 (BAM); the authors' released code for both (biases, batch norm with $\gamma = 0$, BAM's
+# product); timm and External-Attention-pytorch (the differences in part 7).
 #
-# **Back:** [10_spatial_attention](10_spatial_attention.ipynb) · **Next:** [12_normalization_attention](12_normalization_attention.ipynb), a gate that is read off a batch norm. The
-# map of the course is in [00_start_here](00_start_here.ipynb).
+# **Back:** [10_spatial_attention](10_spatial_attention.ipynb) · **Next:**
+# [12_normalization_attention](12_normalization_attention.ipynb), a gate that is read off a batch norm. The map of the
+# course is in [00_start_here](00_start_here.ipynb).

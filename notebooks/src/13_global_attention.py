@@ -1,9 +1,10 @@
 # %% [markdown]
 # # 13 · Global attention (GAM)
 #
-# **The question.** Every gate so far pools before it decides: SE over the places, CBAM over places and then over
-# channels. What pooling has thrown away no gate can use. What does a gate look like that pools nothing, what does it
-# buy, and what does it cost?
+# **The question.** SE pools over the places before it decides, CBAM over places and then over channels, and what
+# pooling has thrown away the gate behind it cannot use. Two gates so far pool nothing, point-wise SAM (10) and NAM
+# (12), but they hear only their own place. What does a gate look like that pools nothing and hears its surroundings,
+# what does it buy, and what does it cost?
 #
 # **The answer in one sentence.** GAM runs SE's two layers at every place by itself, and behind that two $7 \times 7$
 # convolutions over all channels, so that each number of the map gets a gate of its own that sees all channels in a
@@ -17,7 +18,9 @@
 # **Time.** Core 90 minutes (parts 1-4, 6, 9 and exercises 13.1 and 13.2) · Depth 90 minutes (the rest).
 #
 # **Prerequisites.** [08_squeeze_and_excitation](08_squeeze_and_excitation.ipynb), whose gate and backward pass are
-# used here and not derived again; [11_cbam](11_cbam.ipynb) for two gates one behind the other. Of the toolbox:
+# used here and not derived again; [11_cbam](11_cbam.ipynb) for two gates one behind the other. Of
+# [07](07_attention_on_feature_maps.ipynb#Signatures) the signature and of
+# [10](10_spatial_attention.ipynb#The-same-letters,-another-gate:-YOLOv4) the point-wise SAM. Of the toolbox:
 # [convolution and its cost](00_toolbox.ipynb#4.-Convolution-and-counting-its-MACs) with its
 # [groups](00_toolbox.ipynb#What-it-costs) and [how far a unit sees](00_toolbox.ipynb#How-far-does-a-unit-see?). The
 # course's map is in [00_start_here](00_start_here.ipynb).
@@ -142,7 +145,7 @@ show(pictures(marked.images[:2].flatten(0, 1), titles, axes=axes.ravel())[0].fig
 # and $(R, d^*)$, it must raise $b$ over $a$. So **no SE network, of any width, is right on more than 3/4 of all cards
 # of this game**. It can choose the side, but not the place.
 #
-# The cell checks (13.1) on random weights. A plain network is one whose gates are all 1, so it obeys it too.
+# The cells check (13.1) on random weights. A plain network is one whose gates are all 1, so it obeys it too.
 
 # %%
 from attnlib import SqueezeExcitation
@@ -154,14 +157,14 @@ bars[:, :, 3:17], digits_alone[:, :, [0, 1, 18, 19]] = 0, 0
 four = [b + d for d in (digits_alone, exchange(digits_alone)) for b in (bars, exchange(bars))]
 
 # %%
-def both_differences(network):
+def breach(network):  # left side of (13.1) minus its right side, the largest on twenty cards
     with torch.no_grad():
-        one, other, one_x, other_x = (network.eval()(cards) for cards in four)
-    return one - other, one_x - other_x
+        one, other, one_x, other_x = (network.double().eval()(cards.double()) for cards in four)
+    return (one - other - one_x + other_x).abs().max()
 
 network_with = lambda gate: SmallNetwork((2, 20, 28), 10, attention=gate, groups=2)
 for gate in (SqueezeExcitation(16, reduction=1), None):
-    assert torch.allclose(*both_differences(network_with(gate)), atol=1e-4)  # (13.1)
+    assert breach(network_with(gate)) < 1e-13  # (13.1)
 
 # %% [markdown]
 # **Predict:** a gate over *places*, computed from the maximum and the mean over the channels, as in CBAM, sees where
@@ -169,7 +172,14 @@ for gate in (SqueezeExcitation(16, reduction=1), None):
 #
 # A gate over places multiplies both sides by the same number, so at no place can it prefer a side. CBAM has both
 # kinds, one behind the other, and part 9 will show how far it comes. The most direct remedy is a gate that has a
-# number **for each channel at each place**, and that *hears* all channels and the places around. That is GAM.
+# number **for each channel at each place**, and that *hears* all channels and the places around. That is GAM. Neither
+# of the two obeys (13.1), even with random weights:
+
+# %%
+from attnlib import CBAM, GlobalAttention
+
+for gate in (CBAM(16, reduction=1, zero_start=False), GlobalAttention(16, reduction=4)):
+    assert breach(network_with(gate)) > 1e-9
 
 # %% [markdown]
 # ## 3 · By hand · *Core*
@@ -203,6 +213,7 @@ u = torch.einsum("kc,bchw->bkhw", W_1, x)
 v = torch.einsum("ck,bkhw->bchw", W_2, F.relu(u))
 assert u[0].flatten(1).T.tolist() == [[5, -2], [1, -1], [2, -2], [0, -3]]  # one row a place
 assert v[0].flatten(1).T.tolist() == [[5, 0, -5, 2.5], [1, 0, -1, 0.5], [2, 0, -2, 1], [0] * 4]
+assert u.mean((2, 3)).tolist() == [[2, -2]]
 M_c = torch.sigmoid(v)
 assert M_c[0, :, 0, 0].round(decimals=3).tolist() == [0.993, 0.5, 0.007, 0.924]  # (13.2)
 print("M_c of channel 0:", M_c[0, 0].round(decimals=3).tolist())
@@ -319,11 +330,11 @@ def channel_gate(x, W_1, b_1, W_2, b_2):
 # %%
 draw = lambda *size: torch.randn(size).double()
 maps, layers = draw(3, 6, 5, 4), [draw(2, 6), draw(2), draw(6, 2), draw(6)]
-R_1, c_1, R_2, c_2 = layers
+R_1, e_1, R_2, e_2 = layers
 gated = channel_gate(maps, *layers)
 for i, j in [(0, 0), (2, 3), (4, 1)]:  # a place by itself
     column = maps[1, :, i, j]
-    at_place = torch.sigmoid(R_2 @ F.relu(R_1 @ column + c_1) + c_2)
+    at_place = torch.sigmoid(R_2 @ F.relu(R_1 @ column + e_1) + e_2)
     assert torch.allclose(gated[1, :, i, j], at_place)  # (13.5)
 
 # %% [markdown]
@@ -331,8 +342,8 @@ for i, j in [(0, 0), (2, 3), (4, 1)]:  # a place by itself
 # the "multi-layer perceptron" are **two $1 \times 1$ convolutions** with a ReLU between them:
 
 # %%
-hidden = F.relu(F.conv2d(maps, R_1[:, :, None, None], c_1))
-as_convolutions = torch.sigmoid(F.conv2d(hidden, R_2[:, :, None, None], c_2))
+hidden = F.relu(F.conv2d(maps, R_1[:, :, None, None], e_1))
+as_convolutions = torch.sigmoid(F.conv2d(hidden, R_2[:, :, None, None], e_2))
 assert torch.allclose(gated, as_convolutions)
 no_1, no_2 = torch.zeros(2).double(), torch.zeros(4).double()
 assert torch.allclose(channel_gate(x, W_1, no_1, W_2, no_2), M_c)
@@ -343,8 +354,6 @@ assert torch.allclose(channel_gate(x, W_1, no_1, W_2, no_2), M_c)
 # random weights:
 
 # %%
-from attnlib import GlobalAttention
-
 def spatial_gate(x, gam):
     a_1 = F.relu(gam.norm_1(F.conv2d(x, gam.f_1.weight, gam.f_1.bias, padding=3)))
     return torch.sigmoid(gam.norm_2(F.conv2d(a_1, gam.f_2.weight, gam.f_2.bias, padding=3)))
@@ -515,7 +524,7 @@ table
 # %%
 one = maps[:1]
 J = jacobian(lambda x: channel_gate(x, *layers)[0], one)[:, :, :, 0]  # c, p, and behind them k, q
-gate_at, u_at = channel_gate(one, *layers)[0, :, 2, 3], R_1 @ one[0, :, 2, 3] + c_1
+gate_at, u_at = channel_gate(one, *layers)[0, :, 2, 3], R_1 @ one[0, :, 2, 3] + e_1
 by_hand = (gate_at * (1 - gate_at)).diag() @ R_2 @ (u_at > 0).double().diag() @ R_1
 assert torch.allclose(J[:, 2, 3, :, 2, 3], by_hand)  # (13.11)
 elsewhere = torch.ones(5, 4, dtype=torch.bool)
@@ -655,20 +664,21 @@ show(fig, alt="Mean gate of either side's channels for the four places of the ba
 
 # %% [markdown]
 # **What to see.** Drawn is the mean gate of one column less the mean of all four columns, so that only what the
-# *mark* changes is left; red is wider open, by up to 0.3. In each column a good part of one digit's area is red, and
-# of one digit only: the marked one. The block found side *and* place. And it is the second gate that does it. At the
-# place of a digit $M_c$ hears features of that place alone, and these have not seen the bars; so it cannot know where
-# they are, and its mean over the digits is the same for all four marks.
+# *mark* changes is left; red is wider open, the darkest by 0.3 or more. In each column more than 40% of one digit's
+# area is wider open by 0.1, and below 20% of any other's: the one is the marked digit. The block found side *and*
+# place. And it is the second gate that does it. At the place of a digit $M_c$ hears features of that place alone, and
+# these have not seen the bars; so it cannot know where they are, and its mean over the digits is the same for all
+# four marks.
 
 # %%
 def over_digits(maps):  # (mark, side, row, column) -> the mean over the area of each of 4 digits
     return maps[:, :, 6:14].unflatten(3, (2, 14))[..., 3:11].mean((2, 4)).flatten(1)
 
-opened, first = over_digits(by_mark), over_digits(first_by_mark)  # row: the mark, column: the digit
-not_marked = opened[~torch.eye(4, dtype=torch.bool)].view(4, 3)  # without the marked digit
-print("each mark opens its own digit most:", bool((opened.diagonal() > not_marked.amax(1)).all()))
+wider = (by_mark - by_mark.mean(0) > 0.1).double()
+opened, first = over_digits(wider), over_digits(first_by_mark)  # row: the mark, column: the digit
+not_marked = opened[~torch.eye(4, dtype=torch.bool)]  # without the marked digit
+assert opened.diagonal().min() > 0.4 and not_marked.max() < 0.2 and share > 0.5
 print("the first gate is the same for all marks:", bool((first - first.mean(0)).abs().max() < 0.02))
-assert (opened.diagonal() > 1.2 * not_marked.amax(1)).all() and share > 0.5
 assert (first - first.mean(0)).abs().max() < 0.02
 
 # %% [markdown]
@@ -693,8 +703,8 @@ assert (first - first.mean(0)).abs().max() < 0.02
 # $$v(\lambda x) = \lambda\, v(x), \qquad x'(\lambda x) = \lambda^2\, x'(x) \tag{13.12}$$
 #
 # because linear layers and the ReLU let a positive factor through. The product grows with the square. (That need not
-# be bad: in notebook 10 a bare product, without sigmoid, was best on the cluttered digits. But it is no gate between
-# shut and open.)
+# be bad: in notebook 10 a bare product, without sigmoid, was best on the cluttered digits after 24 epochs. But it is
+# no gate between shut and open.)
 
 # %%
 bare = GlobalAttention(6, reduction=2, channel_sigmoid=False).double().eval()
@@ -710,7 +720,7 @@ assert ((maps * v).sign() != maps.sign()).any()
 # With $G$ groups a convolution is $G$ separate ones (toolbox, (4.4)). Two of them one behind the other with the same
 # groups never let the groups hear of each other. The remedy is to **shuffle** the hidden channels between the two:
 # write them as a table with one row a group, and read the table by columns. Channel $c$, if it is number $i$ of group
-# $g$ (counted from 0), goes to place
+# $g$ (counted from 0; from here on $g$ is a group and no longer a gradient), goes to place
 #
 # $$\pi(c) = i\,G + g \tag{13.13}$$
 #
@@ -778,7 +788,7 @@ assert striped.diagonal().sum() == 4
 # With one hidden channel a group the shuffle changes nothing, as (13.14) says. And the *finished gate*: still each
 # row has four bright entries, so **nothing was mixed**. The rows are merely in another order, and twelve gates of
 # sixteen now do not hear the channel which they multiply. Without groups such a reordering would do no harm, because
-# training could put the rows of $K_2$ in the opposite order; with groups it cannot, since $K_2$ cannot leave its
+# training could put the rows of $K_2$ in the inverse order; with groups it cannot, since $K_2$ cannot leave its
 # group.
 #
 # The smallest example: a spatial gate that shuts channel 1 and opens all others. Which channel is gone, if the
@@ -797,6 +807,8 @@ assert shut(finished) == [1] and shut(shuffle(finished, 2)) == [2]
 # %% [markdown]
 # ## 8 · What it costs · *Depth*
 #
+# (If you read the Core only: do this exercise, read (13.15) below it, and go on with part 9.)
+#
 # ### Exercise 13.2 · the price · *Core* · 10 minutes
 #
 # Write the number of parameters of one GAM block: two layers with biases, two $7 \times 7$ convolutions with biases
@@ -809,8 +821,8 @@ assert shut(finished) == [1] and shut(shuffle(finished, 2)) == [2]
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# A $k \times k$ convolution from $n$ to $m$ channels with $G$ groups has $k^2\, n\, m / G$ weights and $m$ biases,
-# (4.4).
+# A $k \times k$ convolution from $n$ to $m$ channels with $G$ groups has $k^2\, n\, m / G$ weights and $m$ biases
+# (toolbox, (4.4)).
 #
 # </details>
 # <details><summary>Hint 3</summary>
@@ -887,11 +899,11 @@ show(fig, alt="Two tables of r from 4 to 32 by G from 1 to 8. Each falls by one 
 
 # %% [markdown]
 # **What to see.** The two pictures are nearly the same up to a factor, because (13.15) and (13.16) both have
-# $\tfrac1r (1 + \tfrac{49}{G})$ in them, and so has every single block. Doubling $r$ halves everything, from wherever
-# you begin. Doubling $G$ touches the windows only: from 1 to 2 it nearly halves the block too, $\tfrac{1 + 49/2}{50}
-# = 0.51$, but from 4 to 8 it leaves 54%, and with ever more groups the two layers remain. For the whole network $C^2$
-# decides: three blocks of 2048 channels have more of the parameters than the other thirteen. Their maps are small,
-# though, and in arithmetic the four stages lie within a factor of two.
+# $\tfrac1r (1 + \tfrac{49}{G})$ in them, and so has every single block. Doubling $r$ halves all but a few biases,
+# from wherever you begin. Doubling $G$ touches the windows only: from 1 to 2 it nearly halves the block too,
+# $\tfrac{1 + 49/2}{50} = 0.51$, but from 4 to 8 it leaves 54%, and with ever more groups the two layers remain. For
+# the whole network $C^2$ decides: three blocks of 2048 channels have more of the parameters than the other
+# thirteen. Their maps are small, though, and in arithmetic the four stages lie within a factor of two.
 
 # %%
 assert all(((values[:-1] / values[1:] - 2).abs() < 0.1).all() for values in tables)
@@ -938,14 +950,18 @@ choices = [stages for n in (1, 2, 3, 4) for stages in combinations(blocks, n)]
 # %%
 possible = [(r, G, stages) for r, G, stages in product(powers, powers, choices)
             if all((C // r) % G == 0 for C in stages)]
-hits = [case for case in possible if f"{total_of(*case) / 1e6:.1f}" == "149.5"]
+others = lambda r, stages: sum(blocks[C][0] * 4 * (C + C // r) for C in stages)
+hits, bare_hits = ([(r, G, stages) for r, G, stages in possible if
+                    f"{(total_of(r, G, stages) - n * others(r, stages)) / 1e6:.1f}" == "149.5"]
+                   for n in (0, 1))  # with biases and norms, and without
 print(f"of {len(possible)} cases: {hits}")
-assert hits == [(16, 1, (256, 512, 1024, 2048))]
+assert hits == bare_hits == [(16, 1, (256, 512, 1024, 2048))]
 
 # %% [markdown]
-# One case of all. What the number cannot tell: whether all biases and norms are there. Without the $4(C + C/r)$
-# numbers a block the sum is 149,452,452, which rounds to 149.5 as well. The library counts the same when it builds
-# the network, and for ImageNet it gives 151,368,424:
+# One case of all, and the same one if there are no biases and norms. (Other places in the network, and an $r$ that
+# differs by stage, we did not try.) What the number cannot tell is whether the biases and norms are there: without
+# the $4(C + C/r)$ numbers a block the sum is 149,452,452, which rounds to 149.5 as well. The library counts the same
+# when it builds the network, and for ImageNet it gives 151,368,424:
 
 # %%
 from attnlib.lab.networks import network_cost
@@ -1020,16 +1036,21 @@ assert kept > 3
 
 # %% [markdown]
 # **What to see.** *Left:* SE is level: its two layers work once an image. GAM is a straight line of slope 1: **linear
-# in $HW$**, like any convolution. Only the non-local block, which compares all pairs, grows with the square, and on
-# large maps it is dearer still. The parameters of none of them know of $H$ and $W$.
+# in $HW$**, like any convolution. Only the non-local block, which compares all pairs, grows with the square: on
+# the smallest map it is cheaper than GAM, on the largest ten times as dear. The parameters of none of them know of
+# $H$ and $W$.
 #
-# *Right* (the heights are those of one machine): GAM is far above the floor everywhere. Other gates pay for passing
-# over the map; GAM pays for arithmetic, 1.3 thousand million multiply-accumulates in each of the 16 blocks. And for
-# training it keeps several whole maps: both gates, $x'$, and what the norm was given.
+# *Right:* GAM is far above the floor everywhere. Other gates pay for passing over the map; GAM pays for arithmetic,
+# 1.3 thousand million multiply-accumulates in each of the 16 blocks. From column to column that stays and the map
+# halves, so at one speed for all arithmetic the bars would double. They need not: how fast a machine convolves
+# depends on the shapes, and the heights are those of one run on one machine. And for training GAM keeps several
+# whole maps: both gates, $x'$, and what the norm was given.
 
 # %%
 on_imagenet = {C: count_macs(GlobalAttention(C), stage_maps[C]) for C in stage_sides}
 assert {round(macs / 1e9, 1) for macs in on_imagenet.values()} == {1.3}
+ratios = [a / b for a, b in zip(macs_over["non-local"], macs_over["GAM"], strict=True)]
+assert ratios[0] < 1 and 10 < ratios[-1] < 11
 
 # %% [markdown]
 # ## 9 · Does it help? · *Core*
@@ -1089,42 +1110,44 @@ show(fig, alt="Accuracy by seed. Cards: GAM near 0.85 at both rates, SE 0.35, pl
 
 # %%
 above = lambda one, other: min(one) > max(other)  # every seed above every seed of the other
-for values in list(panels.values())[:2]:
-    assert all(above(values["GAM"], other) for name, other in values.items() if name != "GAM")
 usual, slower = (panels[f"cards, rate {rate}"] for rate in (0.015, 0.005))
+assert all(above(at["GAM"], at[name]) for at in (usual, slower) for name in at if name != "GAM")
 assert round(sum(usual["plain"]) / 5, 2) == 0.21 and max(usual["SE"]) < 0.37
-assert above(usual["SE"], usual["wide"] + usual["plain"]) and min(usual["GAM"]) > 0.75
+assert above(usual["SE"], usual["wide"] + usual["plain"])
+assert min(usual["GAM"] + slower["GAM"]) > 0.75
 assert not above(usual["wide"], usual["plain"]) and not above(usual["plain"], usual["wide"])
 assert above(slower["CBAM 13"], slower["CBAM"]) and not above(usual["GAM"], slower["CBAM 13"])
 
 # %%
-for one, other in (("GAM", "plain"), ("wide", "plain"), ("GAM", "wide")):
+for one, other, points in (("GAM", "plain", 2), ("wide", "plain", 1), ("GAM", "wide", 1)):
     lead = 100 * (digit_runs[one] - digit_runs[other])
     errors = lead.mean() / lead.sem()
     print(f"digits, {one} - {other}: {lead.mean():+.1f} points, {errors:.1f} standard errors")
-    assert (errors > 2.93) == ((one, other) == ("GAM", "plain"))
+    assert round(lead.mean(), 1) == points and (errors > 2.93) == (points == 2)
 
 # %% [markdown]
-# **What to see.** *On the cards* every seed of GAM lies above 3/4 and above all others at the same rate. Width buys
-# nothing: no difference found between the wide and the plain network, as (13.1) says. SE, which can choose the side,
-# is better than both and stays far below the 3/4 that it is allowed. And the plain network, at 21%, does not even get
-# as far as somebody who reads all four digits and picks one.
+# **What to see.** *On the cards* every seed of GAM lies above 3/4 and above all others at the same rate. (13.1)
+# holds for a network of any width, and here width bought nothing: no difference found between the wide and the
+# plain one. SE, which can choose the side, is better than both and stays far below the 3/4 that it is allowed. And
+# the plain network, at 21%, does not even get as far as somebody who reads all four digits and picks one.
 #
-# CBAM has both kinds of gates and is not bound by (13.1). With the first learning rate it hardly gets anywhere; with
-# a third of it and a window of 13, **its two pooled gates come to 58-81%**, and there the rule no longer separates it
-# from GAM at the first rate. That is with 884 parameters where GAM brings 6,480. Side times place is a product, and a
-# product of two pooled gates can express it. So the cards prove what plain networks and SE cannot do; they do not
-# prove that it takes GAM to do it. And mind how much a learning rate can decide: with the first alone, we would have
-# written that CBAM fails.
+# CBAM has both kinds of gates and is not bound by (13.1). With the first learning rate five of its ten runs never
+# leave the start, below 10%; with a third of it and a window of 13, **its two pooled gates come to 58-81%**, and
+# there the rule no longer separates it from GAM at the first rate. That is with 884 parameters where GAM brings
+# 6,480. Side times place is a product, and a product of two pooled gates can express it. So the cards prove what
+# plain networks and SE cannot do; they do not prove that it takes GAM to do it. And mind how much a learning rate
+# can decide: with the first alone, we would have written that CBAM fails.
 #
-# *On digits* (mind the axis) GAM leads the plain network by 2.0 points, beyond our limit. Taken alone, that would be
-# a success. But it leads the **wide network of the same size** by 1.0, which is 1.8 standard errors: **no difference
-# found**. So on this task we cannot say that it is the attention; any use of as many weights may do as well. Where a
-# block multiplies the parameters, "better than without" is not enough.
+# *On digits* (mind the axis) GAM leads the plain network by 2.0 points, beyond our limit. Taken alone, that would
+# be a success. But it leads the **wide network of the same size** by 1.0, which is 1.8 standard errors: **no
+# difference found**. (Nor is the wide network told apart from the plain one. It lies between the two, and ten seeds
+# do not decide to which it belongs.) So on this task we cannot say that it is the attention; any use of as many
+# weights may do as well. Where a block multiplies the parameters, "better than without" is not enough.
 
 # %%
 print("CBAM 13 at the lower rate:", sorted(round(100 * value) for value in slower["CBAM 13"]), "%")
 assert (round(100 * min(slower["CBAM 13"])), round(100 * max(slower["CBAM 13"]))) == (58, 81)
+assert sum(value < 0.1 for value in usual["CBAM"] + usual["CBAM 13"]) == 5
 
 # %% [markdown]
 # ## 10 · Where it breaks · *Depth*
@@ -1194,6 +1217,12 @@ assert (min(layer + layer_slow), max(layer + layer_slow)) == (0.55, 0.75)
 assert not above(of_gam, of_m_s) and not above(of_m_s, of_gam) and min(of_m_s) > 0.75
 assert not above(of_m_c, of_plain) and not above(of_plain, of_m_c)
 assert size_of["M_s"] == size_of["layer"]
+
+# %%
+class FirstGate(GlobalAttention):
+    forward = lambda self, x: x * self.channel_gate(x)
+
+assert breach(network_with(FirstGate(16, reduction=4))) < 1e-13  # (13.1)
 
 # %% [markdown]
 # **What to see.** *$M_c$ alone* is where the plain network is. It works at each place by itself, so the sum of part 2
@@ -1405,8 +1434,8 @@ for hidden, G in [(16, 4), (8, 4), (4, 4), (12, 4), (9, 3)]:
 # | MACs | $\frac{2C^2}{r}(1 + \frac{49}{G})\,HW$ | (13.16) | – |
 #
 # - GAM pools nothing: a gate for each channel at each place. The "3-D permutation" is two $1 \times 1$ convolutions;
-#   the spatial gate sees all channels, and   contains the channel gate as a special case.
-# - "Global" is over channels, not over the map: a place hears $13 \times 13$ others. SE hears all of them, without
+#   the spatial gate sees all channels, and contains the channel gate as a special case.
+# - "Global" is over channels, not over the map: a place hears $13 \times 13$ places. SE hears all of them, without
 #   their order.
 # - On cards where side and place must be chosen together GAM passed 3/4 with every seed, and SE cannot; CBAM with a
 #   window of 13 and a seventh of GAM's weights came to 58-81%. On cards pulled apart by 12 rows SE can, and GAM

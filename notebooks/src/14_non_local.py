@@ -19,9 +19,10 @@
 #
 # **Prerequisites.** The toolbox pages on [softmax and its Jacobian](00_toolbox.ipynb#1.-Softmax-and-its-Jacobian),
 # [convolution and its cost](00_toolbox.ipynb#4.-Convolution-and-counting-its-MACs) and [batch
-# normalisation](00_toolbox.ipynb#5.-BatchNorm-in-train-and-eval,-and-its-backward-pass). Notebook [02_self_attention](02_self_attention.ipynb)
-# derives dot-product attention, and we build on it. The cards and the small network are those of
-# [08](08_squeeze_and_excitation.ipynb). The course's map is in [00_start_here](00_start_here.ipynb).
+# normalisation](00_toolbox.ipynb#5.-BatchNorm-in-train-and-eval,-and-its-backward-pass). Notebook
+# [02_self_attention](02_self_attention.ipynb) derives dot-product attention, and we build on it. The cards and the
+# small network are those of [08](08_squeeze_and_excitation.ipynb). The course's map is in
+# [00_start_here](00_start_here.ipynb).
 
 # %% [markdown]
 # ## 1 · Symbols and recall
@@ -35,15 +36,17 @@
 # | $Q, K, V$ | $N \times d$ | queries $q_i = \theta(x_i)$, keys $k_j = \phi(x_j)$, values $v_j = g(x_j)$ |
 # | $f(x_i, x_j)$ | | the similarity of place $j$ to place $i$, a number |
 # | $P$ | $N \times N$ | the weights: row $i$ says how much place $i$ takes from each place $j$ |
-# | $y_i$ | $d$ | what place $i$ gathers |
+# | $y_i$ | $d$ | what place $i$ gathers; $Y$ is the table of all, one row a place |
 # | $W_z$ | $C \times d$ | the linear map back to $C$ channels |
-# | $z_i$ | $C$ | place $i$ of the map that goes out |
+# | $z_i$ | $C$ | place $i$ of the map that goes out; $Z$ is the table of all |
+# | $S$ | $N \times N$ | the scores, before a softmax makes weights of them |
 # | $R, \mu$ | $N \times K$, $K \times C$ | responsibilities and bases of EM attention, part 8 |
 #
 # A bar stands for a gradient: $\bar y$ is $\partial L/\partial y$. (08 calls the gradient that arrives from above
 # $g$; here $g$ is the paper's name for the map to the values. In 08, $z$ is the squeeze; here it is what goes out.)
 # The paper writes $\mathcal{C}(x)$ for the number by which the similarities are divided; it has nothing to do with
-# the number of channels $C$.
+# the number of channels $C$. Two letters change their meaning in part 8, as in its paper: there $K$ is the number of
+# bases and $T$ the number of rounds; before, $K$ is the table of keys and $T$ a small matrix.
 
 # %%
 import matplotlib.pyplot as plt
@@ -123,7 +126,7 @@ show(fig, alt="Which places the middle one listens to: a 3 x 3 square, a 7 x 7 s
      "outwards, and for the non-local block the whole picture with a bright middle.")
 
 # %% [markdown]
-# **What to see.** The two squares end sharply: behind them everything is exactly zero, whatever the weights. The
+# **What to see.** The two squares end sharply: beyond them everything is exactly zero, whatever the weights. The
 # larger square fades towards its rim, because few paths lead there. The non-local block hears all 225 places. (We
 # drew the fourth root, so that weak dependence shows at all: a fresh block listens to all far places about alike, and
 # to the middle itself, through the residual, much more.)
@@ -238,7 +241,7 @@ show(fig, alt="Two 4 x 4 tables of weights. Left, dot products over 4: row 3 is 
 # %% [markdown]
 # ## 4 · As matrices, and as a module · *Core*
 #
-# With one row for each place the double sum of (14.1) is two matrix products, and the whole block is
+# With one row for each place the sums of (14.1) are two matrix products, and the whole block is
 #
 # $$P = \mathrm{softmax}\big(Q K^\top\big) \;\text{(each row)}, \qquad Z = X + P\, V\, W_z^\top \tag{14.3}$$
 #
@@ -394,11 +397,11 @@ assert difference.abs().max() > 0.1
 #
 # On the left an $N \times N$ matrix arises; on the right a $d \times d$ matrix $T$, the same for all places. The left
 # takes $2 N^2 d$ multiplications, the right $2 N d^2$. With $d = C/2$: $N^2 C$ against $N C^2/2$. So the right side
-# is cheaper wherever there are more than $C/2$ places, as in the early layers of every network, and it never holds
+# is cheaper wherever there are more than $C/2$ places, as in the early layers of most networks, and it never holds
 # $N^2$ numbers. With a softmax between the two products this is not possible.
 
 # %%
-from attnlib.lab.cost import count_macs
+from attnlib.lab.cost import count_macs, count_parameters
 
 class ByPairs(nn.Module):
     def forward(self, q, k, v):
@@ -612,7 +615,7 @@ from attnlib.lab.training import accuracy
 cards, new_cards = cued_digits(2000, split="train", seed=0), cued_digits(500, split="test", seed=1)
 net = learn(cards, lambda: NonLocal(16), seed=0, groups=2)
 share = accuracy(net, new_cards)
-print("right on more than three quarters of the new cards:", share > 0.75)
+print("right on more than six in ten of the new cards:", share > 0.6)
 
 # %% [markdown]
 # The four chosen places of the first new card are: in the square, in an empty corner, and two in the digits' half.
@@ -640,30 +643,41 @@ show(fig, alt="A card's two sides, and the attention maps of four of its places,
      "red square.")
 
 # %% [markdown]
-# **What to see.** Each place has a map of its own, and the maps differ. But a single card is an anecdote, and a
-# bright pixel in a map says that something was *read* there, not that it was *used*. So we intervene. We forbid the
-# places of the lower half, where the digits are, to look at the square's corner (5 x 5 places, since a unit sees two
-# pixels further than itself); their other weights are scaled up to sum to 1 again. Then the other way round: the
-# corner may not look at the lower half. Nothing is trained again.
+# **What to see.** Each place has a map of its own, and the maps differ. The place in the square and the last one look
+# at a few spots of the digits. The other two, in the empty corner and in the digits' half, look at the square's
+# corner, among others.
+
+# %%
+corner, lower_half = torch.zeros(2, 16, 8, dtype=torch.bool)
+corner[:5, :5], lower_half[8:] = True, True
+of_square, of_empty, of_digits, of_stroke = (card_maps[0, 8 * row + column].view(16, 8)
+                                             for row, column in [(1, 1), (1, 6), (10, 3), (13, 4)])
+assert min(of_square[lower_half].sum(), of_stroke[lower_half].sum()) > 0.6
+at_corner = [seen[corner].sum() for seen in (of_empty, of_digits, of_square, of_stroke)]
+assert min(at_corner[:2]) > 3 * max(at_corner[2:])
+
+# %% [markdown]
+# But a single card is an anecdote, and a bright pixel in a map says that something was *read* there, not that it was
+# *used*. So we intervene. We forbid the places of the lower half, where the digits are, to look at the 5 x 5 places of
+# the square's corner; their other weights are scaled up to sum to 1 again. Then the other way round: the corner may
+# not look at the lower half. Nothing is trained again.
 #
 # **Predict:** which of the two cuts hurts? What accuracy will be left?
 
 # %%
 @torch.no_grad()
-def read_with(weights, norm=net.attention.norm):
-    block, x = net.attention, net.features(new_cards.images)
+def read_with(weights, norm=None, of=net):
+    block, x = of.attention, of.features(new_cards.images)
     _, _, v = block.queries_keys_values(x)
-    z = x + norm(block.W_z((weights @ v).mT.unflatten(2, (16, 8))))
-    logits = net.read(F.avg_pool2d(z, 4).flatten(1))
+    z = x + (norm or block.norm)(block.W_z((weights @ v).mT.unflatten(2, (16, 8))))
+    logits = of.read(F.avg_pool2d(z, 4).flatten(1))
     return (logits.argmax(1) == new_cards.labels).double().mean().item()
 
 # %%
-def cut(queries, keys):
-    left = card_maps.masked_fill(queries.flatten()[:, None] & keys.flatten(), 0)
+def cut(queries, keys, maps=card_maps):
+    left = maps.masked_fill(queries.flatten()[:, None] & keys.flatten(), 0)
     return left / left.sum(2, keepdim=True)
 
-corner, lower_half = torch.zeros(2, 16, 8, dtype=torch.bool)
-corner[:5, :5], lower_half[8:] = True, True
 digits_blind, corner_blind = cut(lower_half, corner), cut(corner, lower_half)
 live = [read_with(maps) for maps in (card_maps, digits_blind, corner_blind)]
 
@@ -695,15 +709,34 @@ show(ax.figure, alt="Accuracy of ten networks: as trained near 0.84; digits blin
 # **What to see.** It is the digits that read the square. When they may not look at the corner, the accuracy falls
 # from 0.84 to 0.50 on average, and with six of the ten seeds to where a network without any far reach stays (0.48 and
 # below). When the corner may not look at the digits, 0.78 is left. In every one of the ten networks the first cut
-# hurts more than the second. In two of them (0.73 and 0.65) a good part survives the first cut: there, places outside
-# both regions must carry what the digits cannot see for themselves. We did not look further.
+# hurts more than the second. In two of them, seeds 6 and 7 (0.73 and 0.65), a good part survives the first cut.
 
 # %%
 mean = embedded[list(columns.values())].mean()
 print({name.replace("\n", " "): f"{mean[column]:.2f}" for name, column in columns.items()})
 assert list(mean.round(2)) == [0.84, 0.50, 0.78, 0.33]
 assert (embedded["digits_blind"] < embedded["square_blind"]).all()
-assert (embedded["digits_blind"] < 0.48).sum() == 6 and (embedded["digits_blind"] > 0.6).sum() == 2
+assert (embedded["digits_blind"] < 0.48).sum() == 6
+assert list(embedded.index[embedded["digits_blind"] > 0.6]) == [6, 7]
+
+# %% [markdown]
+# How do the digits of these two still learn where the square is? Our cut was too small. The square fills 4 x 4 pixels,
+# and a unit sees two pixels further than itself: the places of row 5 and of column 5 see its edge too, and a block may
+# look at that rim instead. We train the network of seed 6 once more, and hide from its digits first 5 x 5 places, as
+# above, and then all 6 x 6.
+
+# %%
+seed_6, wide_corner = learn(cards, lambda: NonLocal(16), seed=6, groups=2), torch.zeros_like(corner)
+wide_corner[:6, :6] = True
+with torch.no_grad():
+    maps_6 = seed_6.attention.weights(seed_6.features(new_cards.images))
+hidden = [read_with(cut(lower_half, keys, maps_6), of=seed_6) for keys in (corner, wide_corner)]
+print("right on more than half: 5 x 5 hidden", hidden[0] > 0.5, "· 6 x 6 hidden", hidden[1] > 0.5)
+assert hidden[0] > 0.5 > hidden[1]
+
+# %% [markdown]
+# With the rim hidden as well, this network fails like the others: an intervention must cut *every* way that it speaks
+# of. (The stored column has the smaller cut for all ten, so its 0.50 is probably too kind.)
 
 # %% [markdown]
 # One doubt remains. The batch norm behind $W_z$ subtracts means that it gathered with the old maps; does the network
@@ -768,9 +801,10 @@ assert embedded["with_one_map"].max() < stored.query("variant == 'plain'")["accu
 # %% [markdown]
 # ### The signature
 #
-# Notebook [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb) draws for each mechanism which *channels* and which *places* an output
-# listens to: root mean squares of the Jacobian, bright for strong. **Predict** the two pictures of a non-local block,
-# before you look; and those of a bare weighted average, without $g$ and $W_z$, whose weights are held still.
+# Notebook [07_attention_on_feature_maps](07_attention_on_feature_maps.ipynb) draws for each mechanism which
+# *channels* and which *places* an output listens to: root mean squares of the Jacobian, bright for strong.
+# **Predict** the two pictures of a non-local block, before you look; and those of a bare weighted average, without
+# $g$ and $W_z$, whose weights are held still.
 
 # %%
 from attnlib.lab.signatures import draw_signature, signature
@@ -847,7 +881,8 @@ assert abs((64 // 8) ** -0.5 / 64**-0.5 - 8**0.5) < 1e-12
 # %% [markdown]
 # **Pooling.** Keys and values from a map pooled to $H/2 \times W/2$ leave a quarter of the pairs. The order of the
 # two steps matters: the largest of four sums is not the sum of the largest, so a maximum and a linear map do not
-# commute, unless the map does nothing but scale by a positive number. Weights that were trained with one order do not belong into the other.
+# commute, unless the map does nothing but scale by a positive number. Weights that were trained with one order do not
+# fit the other.
 
 # %%
 phi = nn.Conv2d(16, 8, 1).double()
@@ -857,8 +892,8 @@ assert torch.allclose(F.max_pool2d(2 * wide, 2), 2 * F.max_pool2d(wide, 2))
 assert NonLocal(16, pool=True).double().weights(wide[:, :, :2]).shape == (2, 8, 2)
 
 # %% [markdown]
-# **Biases.** The official code gives all four convolutions a bias. Add $b$ to all keys: by (14.9) its gradient under
-# a dot-product softmax is the sum of all keys' gradients,
+# **Biases.** The official code gives all four convolutions a bias. Add $b$ to all keys: its gradient is the sum of all
+# keys' gradients. With the scores $q_i \cdot k_j$ these are $\bar k_j = \sum_i \bar S_{ij}\, q_i$, and by (14.9)
 #
 # $$\bar b = \sum_j \bar k_j = \sum_j \sum_i \bar S_{ij}\, q_i = \sum_i \Big( \sum_j \bar S_{ij} \Big) q_i = 0 \tag{14.13}$$
 #
@@ -936,12 +971,11 @@ def non_local_price(channels, height, width, pool):
 # $$\text{parameters} = 2C^2 + \tfrac32 C + C + 2C, \qquad \text{MACs} = 2\,C^2\, HW + (HW)^2\, C \tag{14.14}$$
 #
 # Of the MACs the first term is like that of any convolution, the second is the price of asking everybody. They are
-# equal where $HW = 2C$. On the maps of ResNet-50 with 512 channels of 28 x 28 places the pairs cost about three quarters of what the convolutions cost; on those with 1024 channels of 14 x 14, a tenth. The paper's network with five blocks
-# has two of the former and three of the latter.
+# equal where $HW = 2C$. On the maps of ResNet-50 with 512 channels of 28 x 28 places the pairs cost about three
+# quarters of what the convolutions cost; on those with 1024 channels of 14 x 14, a tenth. The paper's network with
+# five blocks has two of the former and three of the latter.
 
 # %%
-from attnlib.lab.cost import count_parameters
-
 for C, size in [(64, 8), (96, 5)]:
     counted = NonLocal(C), torch.randn(1, C, size, size)
     assert count_parameters(counted[0]) == 2 * C**2 + 3 * C // 2 + C + 2 * C  # (14.14)
@@ -1000,6 +1034,8 @@ print("four times the places:", {name: f"x {round(g)}" for name, g in growth.ite
 assert growth["plain"] > 15 and growth["fused"] < 5 and growth["in chunks"] < 5
 assert kept["plain"][-1] > 100 * max(kept["fused"][-1], kept["in chunks"][-1])
 assert round(kept["plain"][-1] / 1e6) == 67 and kept["dot, cheap order"][-1] < 1000
+three_axes, wider = (q[0], k[0], v[0]), (q, k, torch.cat([v, v], -1))
+assert min(saved_bytes(fused, *given) for given in (three_axes, wider)) > 0.9 * kept["plain"][-1]
 
 # %% [markdown]
 # **What to see.** The plain form grows with the square of the places: at 64 x 64 it keeps 67 MB for a single image
@@ -1024,7 +1060,7 @@ assert round(kept["plain"][-1] / 1e6) == 67 and kept["dot, cheap order"][-1] < 1
 # $$m_k = \frac{\sum_n R_{nk}\, x_n}{\sum_n R_{nk}}, \qquad \mu_k = \frac{m_k}{\lvert m_k \rvert} \tag{14.16}$$
 #
 # But $R$ depends on $\mu$, and $\mu$ on $R$. So take turns: (14.15), the *E step*, and (14.16), the *M step*, are
-# repeated $T = 3$ times. This is **soft k-means with dot products**: assign the places to centres, move the centres,
+# repeated $T = 3$ times, and $\hat X$ is built at the end from the last of both. This is **soft k-means with dot products**: assign the places to centres, move the centres,
 # repeat. (And since all bases have one length, (14.5) tells us that distances would give the same responsibilities.)
 #
 # ### Exercise 14.3 · one round · *Depth* · 10 minutes
@@ -1063,8 +1099,8 @@ def one_round(x, mu):
     return R, m / m.norm(dim=1, keepdim=True)
 
 # %% [markdown]
-# The library's module has a $1 \times 1$ convolution in front, another with a batch norm behind, and a residual;
-# between them are our rounds.
+# The library's module has a $1 \times 1$ convolution in front, a ReLU and another convolution with a batch norm
+# behind, then the residual and a last ReLU. Between the two convolutions are our rounds.
 
 # %%
 from attnlib import ExpectationMaximizationAttention
@@ -1160,9 +1196,10 @@ show(ax.figure, alt="Relative error over K. The best of rank K falls from 0.7 to
 # **What to see.** The bases themselves are good: what they span is nearly as good as the best possible (curve 2 close
 # above curve 1). What loses is the *reading*: shares that are positive and sum to 1 can only average the bases, and
 # most of the detail is in differences. The topmost curve adds the wrong length of (14.17): rows of features here are
-# several units long, $R\mu$ at most one. The convolution and the norm behind it can repair the length; nothing can
-# repair the averaging. So EM attention does not compress a map, as a singular value decomposition does; it paints
-# each place in the colour of the group that it belongs to.
+# several units long, $R\mu$ at most one. The convolution and the norm behind it can repair the length, and a part of
+# the averaging: the best single linear map with a bias, fitted to these 20 digits, brings the error at $K = 8$ from
+# 0.7 to 0.6, where the bases would allow 0.3. So EM attention does not compress a map as a singular value
+# decomposition does; it paints each place in the colour of the group that it belongs to.
 
 # %%
 best, from_bases, scaled_by_one, as_it_is = means
@@ -1170,6 +1207,15 @@ print("errors at K = 8:", [f"{e:.1f}" for e in means[:, 3]])
 assert (from_bases - best).min() > -1e-9 and (from_bases - best).max() < 0.1
 assert (scaled_by_one - from_bases)[3] > 0.3 and (as_it_is - scaled_by_one).min() > 0.1
 assert tables.norm(dim=2).mean() > 3 and as_it_is.min() > 0.85
+
+# %%
+painted = torch.stack([candidates(x, 8)[3] for x in tables])  # R mu of each digit
+known = torch.cat([painted, torch.ones(20, 64, 1).double()], 2).flatten(0, 1)
+fitted = known @ torch.linalg.pinv(known, rtol=1e-9) @ tables.flatten(0, 1)
+pairs_of = zip(tables, fitted.view_as(tables), strict=True)
+repaired = sum(error(x, painted_again) for x, painted_again in pairs_of) / 20
+print(f"error behind the best linear map: {repaired:.1f}")
+assert from_bases[3] + 0.2 < repaired < scaled_by_one[3] - 0.04
 
 # %% [markdown]
 # ### Its price, and two traps
@@ -1228,7 +1274,7 @@ assert torch.allclose(emau.mu, 0.9 * stored_bases + 0.1 * ended.mean(0))
 # nothing is averaged, $z_i = W_z\, g(x_i) + x_i$.
 #
 # A rule, stated before we look: on the cards a condition counts as having **solved the game with a seed if it passes
-# 3/4** (dashed), which by (8.1) of notebook 08 no network without a far reach can do. On the digits we speak of a
+# 3/4** (dashed), which by (8.1) of notebook 08 no network that is linear behind small windows can do. On the digits we speak of a
 # difference only if the mean over the seeds lies more than **2.14 standard errors** from zero (Student's $t$ for 15
 # seeds, 95%).
 #
@@ -1270,18 +1316,19 @@ assert round(on_digits["dot"].min(), 2) == 0.76 and on_digits["dot"].idxmin() ==
 assert round(settled["dot"][10], 2) == 0.93
 
 # %% [markdown]
-# **What to see.** On the cards the block passes 3/4 with nine of ten seeds (the tenth stops at 0.74). *Own place* has all its parameters and stays where the plain network is (by (8.1) it could not have passed 3/4): what helps is not the further layer
-# but the look at other places. On the digits the block is behind by 1.0 points, which is 1.6 standard
-# errors, and the dot form by 0.5, which is 0.4. By our rule: **no difference found**. One of the fifteen dot runs
-# ended at 76%, far below all others. Its weights are not to blame. The batch norms' running statistics (toolbox,
+# **What to see.** On the cards the block passes 3/4 with nine of ten seeds (the tenth stops at 0.74). *Own place* has
+# all its parameters and stays where the plain network is (by (8.1) it could not have passed 3/4): what helps is not
+# the further layer but the look at other places. On the digits the block is behind by 1.0 points, which is 1.6
+# standard errors, and the dot form by 0.5, which is 0.4. By our rule: **no difference found**. One of the fifteen dot
+# runs ended at 76%, far below all others. Its weights are not to blame. The batch norms' running statistics (toolbox,
 # page 5) follow the training with a lag, and here they lagged far behind. We passed the training data through it
 # twice more, in training mode and with all weights held, and the same weights read 93%. With all networks *settled*
 # like that the differences are $-0.3$ and $+0.1$ points: no difference again, and a warning how much of a spread
 # between seeds may come from an average that lags.
 #
-# For comparison: the channel gate of notebook 08 reaches 0.90 on the same cards with the same recipe, with nearly as many parameters (544 against 584) and a 640th of the
-# arithmetic. The game can be won without asking who stands
-# where. Real images are the subject of notebook 17, `17_face_off`.
+# For comparison: the channel gate of notebook 08 reaches 0.90 on the same cards with the same recipe, with nearly as
+# many parameters (544 against 584) and a 640th of the arithmetic. The game can be won without asking who stands
+# where. Real images are the subject of notebook 17, [17_face_off](17_face_off.ipynb).
 
 # %%
 from attnlib import SqueezeExcitation
@@ -1415,6 +1462,7 @@ passed = {name: sum(value > 0.75 for value in after[name]) for name in forms + o
 print("seeds out of ten that pass 3/4:", {k.replace("\n", " "): n for k, n in passed.items()})
 assert list(passed.values()) == [0, 10, 10, 10, 10, 10, 9, 6, 0, 0, 0, 10]
 assert [round(sum(after[name]) / 10, 2) for name in others] == [0.46, 0.77, 0.46, 0.40, 0.42, 0.84]
+assert all(a < b for a, b in zip(after["distances"], after["plain"], strict=True))
 assert stored["norm_variance"].max() < 0.01
 
 # %% [markdown]
@@ -1422,12 +1470,14 @@ assert stored["norm_variance"].max() < 0.01
 # without it. Which of them is a little higher we do not judge; no rule was stated for it. (One concatenation run
 # never took off.)
 #
-# *One map for all, trained that way, gets most of it*: 0.77 on average, and six of ten seeds pass. So the authors of GCNet have a point on this task too: one summary of the picture, brought to every place, does much of what
-# is needed. A map for each place brings the rest, and a network that was trained with many maps cannot do with one
-# (part 6).
+# *One map for all, trained that way, gets most of it*: 0.77 on average, and six of ten seeds pass. So the authors of
+# GCNet have a point on this task too: one summary of the picture, brought to every place, does much of what is
+# needed. A map for each place brings the rest, and a network that was trained with many maps cannot do with one (part
+# 6).
 #
-# *Averages alone* stay where the plain network is: perhaps because with the bare Gaussian each pixel sees itself alone, as in the picture above. With *distances*
-# (0.40) things get worse: every pixel is replaced by a mixture of what it is not.
+# *Averages alone* stay where the plain network is: perhaps because with the bare Gaussian each pixel sees itself
+# alone, as in the picture above. With *distances* (0.40) each of the ten seeds ends below its plain network: every
+# pixel is replaced by a mixture of what it is not.
 #
 # *EM attention* looks hopeless as training leaves it, between 0.16 and 0.65, and settled it passes with every seed.
 # The rows of $R\mu$ are averages of the same few vectors and nearly alike: the largest running variance that its
@@ -1440,8 +1490,8 @@ assert stored["norm_variance"].max() < 0.01
 #
 # **NAM-2** "NAM is a non-local attention mechanism: it takes the similarity of all pixels by their Euclidean
 # distance, and the weighted sum becomes the new feature map." **Misnamed, and broken as told.** NAM is the
-# normalisation-based module of [12_normalization_attention](12_normalization_attention.ipynb), which compares no two pixels at all. What is described
-# is a non-local block without four of its parts.
+# normalisation-based module of [12_normalization_attention](12_normalization_attention.ipynb), which compares no two
+# pixels at all. What is described is a non-local block without its four maps and its residual.
 #
 # *First*, the distance itself is no similarity: (14.20), a pixel gives itself 0 and favours the farthest. *Second*,
 # the Gaussian of it is sound, and where all keys have one length it is the dot-product softmax: (14.4) and (14.5).
@@ -1535,15 +1585,15 @@ def bilateral(x, sigma):
 # | EM attention | $R = \mathrm{softmax}(X\mu^\top)$, $\;\hat X = R\mu$ | (14.15) | EMANet, with $Z$ for our $R$ |
 #
 # - A non-local block is self-attention over pixels, plus a map back and a residual. It adds; it is no gate.
-# - One block reaches every place. On the cards that solved what no network of small windows can (8.1), and cutting
-#   the digits' view of the square takes most of it away again.
+# - One block reaches every place. On the cards that solved what no network that is linear behind small windows can
+#   (8.1), and cutting the digits' view of the square takes most of it away again, if the cut leaves no rim.
 # - Training drives the maps of different places apart. On the cards a trained block needs them apart, on digits
 #   hardly; one map for all, trained so, gets most of the way.
 # - EM attention asks $K$ bases instead of $N$ places: rank $K$ at most, and an average of the bases, never longer
 #   than 1. Settle its batch norm before you judge it.
 # - Of the biases only that of $\theta$ can learn, under a softmax and in front of a batch norm.
-# - Distances are as good as dot products once they are in an exponent with a minus sign; as weights themselves they
-#   are wrong.
+# - On the cards distances are as good as dot products once they are squared in an exponent with a minus sign; as
+#   weights themselves they are wrong.
 # - The plain form costs memory with the square of the places. Chunks remove the memory, the order of the dot form or
 #   a few bases remove the square.
 # - On plain digits we found no difference, over 15 seeds, as trained or settled.
@@ -1555,5 +1605,6 @@ def bilateral(x, sigma):
 # one matrix by another of lower rank*, Psychometrika 1936; Tomasi and Manduchi, *Bilateral filtering for gray and
 # color images*, ICCV 1998.
 #
-# **Back:** [13_global_attention](13_global_attention.ipynb) · **Next:** [15_efficient_multi_scale](15_efficient_multi_scale.ipynb), which multiplies places with channels in
-# small groups. The map of the course is in [00_start_here](00_start_here.ipynb).
+# **Back:** [13_global_attention](13_global_attention.ipynb) · **Next:**
+# [15_efficient_multi_scale](15_efficient_multi_scale.ipynb), which multiplies places with channels in small groups.
+# The map of the course is in [00_start_here](00_start_here.ipynb).
