@@ -1014,11 +1014,13 @@ assert torch.equal(module.weights(x)[:, :, 0, 0], by_hand)
 
 # %%
 # claim SE-2: BROKEN
-x = torch.randn(2, 64, 6, 6)
+x = torch.randn(2, 64, 6, 6, requires_grad=True)
 gate = SqueezeExcitation(64).weights(x)
 assert torch.allclose(gate.softmax(1).sum(1), torch.ones(2, 1, 1))
 print(f"mean weight: {gate.mean():.1f} properly, {gate.softmax(1).mean():.4f} with the mistake")
-assert torch.allclose(gate.softmax(1).mean(), torch.tensor(1 / 64))
+slopes = [torch.autograd.grad((x * g).sum(), x, retain_graph=True)[0].abs().mean()
+          for g in (gate, gate.softmax(1))]
+assert slopes[1] < 2 / 64 < 0.4 < slopes[0]  # forward and backward: a thirtieth is left
 
 # %% [markdown]
 # **SE-3** "SE strengthens spatial perception." **False.** The gate of a channel is one number for all its pixels, and

@@ -216,7 +216,7 @@ show(draw_atlas(names[6:]), alt="Six signatures: gam full and full, ema two bloc
 # %%
 full = ("se", "eca", "cbam", "ema", "simam", "gc", "nonlocal", "gam")
 assert all((atlas[name].places > 0).all() for name in full)
-assert 0 < atlas["nonlocal"].places.min() < 1e-4
+assert 0 < atlas["nonlocal"].places.min() < 1e-3
 strip = signature(modules["gam"].weights, torch.randn(1, 8, 1, 16, dtype=torch.float64))
 print("gam, a strip of 16 places: the first hears", int((strip.places[0] > 0).sum()), "of them")
 assert (strip.places[0, :7] > 0).all() and (strip.places[0, 7:] == 0).all()
