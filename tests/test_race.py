@@ -77,6 +77,7 @@ class Pair(nn.Module):
         return x, x
 
 
+@pytest.mark.no_shape_hook
 @pytest.mark.parametrize(
     ("candidates", "text"),
     [

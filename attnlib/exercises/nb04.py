@@ -342,14 +342,14 @@ HIDDEN = Exercise(
 # 04.3 the local window -------------------------------------------------------------------------------------
 
 
-def local_weights(scores: Tensor, p: float, D: int) -> Tensor:
+def local_weights(scores: Tensor, p: float | int | Tensor, D: float | int) -> Tensor:
     places = torch.arange(len(scores))
     near = (places - p).abs() <= D
     a = scores.masked_fill(~near, -torch.inf).softmax(0)
     return a * torch.exp(-((places - p) ** 2) / (2 * (D / 2) ** 2))
 
 
-def local_weights_by_loop(scores: Tensor, p: float, D: int) -> Tensor:
+def local_weights_by_loop(scores: Tensor, p: float | int | Tensor, D: float | int) -> Tensor:
     near = [s for s in range(len(scores)) if abs(s - p) <= D]
     total = sum(torch.exp(scores[s]) for s in near)
     result = torch.zeros_like(scores)
@@ -358,7 +358,7 @@ def local_weights_by_loop(scores: Tensor, p: float, D: int) -> Tensor:
     return result
 
 
-def local_weights_by_slice(scores: Tensor, p: float, D: int) -> Tensor:
+def local_weights_by_slice(scores: Tensor, p: float | int | Tensor, D: float | int) -> Tensor:
     first, last = max(0, -int(-(p - D) // 1)), min(len(scores) - 1, int((p + D) // 1))
     s = torch.arange(first, last + 1, dtype=scores.dtype)
     inner = scores[first : last + 1].softmax(0) * torch.exp(-(s - p).square() / (D**2 / 2))
@@ -370,12 +370,12 @@ def local_inputs() -> list[tuple]:
     return [(2 * ramp(9), 4.0, 3), (2 * ramp(10, step=0.8), 5.4, 2), (2 * ramp(8, step=1.1), 0.7, 3)]
 
 
-def inside(scores: Tensor, p: float, D: float) -> Tensor:
+def inside(scores: Tensor, p: float | int | Tensor, D: float | int) -> Tensor:
     near = (torch.arange(len(scores)) - p).abs() <= D
     return scores.masked_fill(~near, -torch.inf).softmax(0)
 
 
-def bell(scores: Tensor, p: float, sigma: float) -> Tensor:
+def bell(scores: Tensor, p: float | int | Tensor, sigma: float | int) -> Tensor:
     return torch.exp(-((torch.arange(len(scores), dtype=scores.dtype) - p) ** 2) / (2 * sigma**2))
 
 
@@ -383,12 +383,12 @@ def over_its_sum(a: Tensor) -> Tensor:
     return a / a.sum()
 
 
-def with_open_border(scores: Tensor, p: float, D: int) -> Tensor:
+def with_open_border(scores: Tensor, p: float | int | Tensor, D: float | int) -> Tensor:
     near = (torch.arange(len(scores)) - p).abs() < D
     return scores.masked_fill(~near, -torch.inf).softmax(0) * bell(scores, p, D / 2)
 
 
-def from_one(scores: Tensor, p: float, D: int) -> Tensor:
+def from_one(scores: Tensor, p: float | int | Tensor, D: float | int) -> Tensor:
     return inside(scores, p - 1, D) * bell(scores, p - 1, D / 2)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -485,11 +486,11 @@ AVERAGE = Exercise(
 # 16.4 mend a fusion that overwrites its input ------------------------------------------------------------
 
 
-def fuse_all(x: list, ways: list) -> list:
+def fuse_all(x: Sequence, ways: Sequence) -> list:
     return [sum(W @ part for W, part in zip(row, x, strict=True)).relu() for row in ways]
 
 
-def fuse_all_by_loop(x: list, ways: list) -> list:
+def fuse_all_by_loop(x: Sequence, ways: Sequence) -> list:
     fused = []
     for row in ways:
         total = 0
@@ -499,19 +500,19 @@ def fuse_all_by_loop(x: list, ways: list) -> list:
     return fused
 
 
-def fuse_all_joined(x: list, ways: list) -> tuple:
+def fuse_all_joined(x: Sequence, ways: Sequence) -> tuple:
     together = torch.cat([torch.cat(row, 1) for row in ways]) @ torch.cat(x)
     return tuple(together.relu().split([len(part) for part in x]))
 
 
-def as_it_was(x: list, ways: list) -> list:
+def as_it_was(x: Sequence, ways: Sequence) -> list:
     x = list(x)
     for i, row in enumerate(ways):
         x[i] = sum(W @ part for W, part in zip(row, x, strict=True)).relu()
     return x
 
 
-def in_place(x: list, ways: list) -> list:
+def in_place(x: Sequence, ways: Sequence) -> list:
     for i, row in enumerate(ways):
         x[i] = sum(W @ part for W, part in zip(row, x, strict=True)).relu()
     return x

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+Numbers = Sequence[float] | np.ndarray | pd.Series
 
-def interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
+
+def interval(values: Numbers, *, level: float = 0.95) -> tuple[float, float]:
     """Mean of the values, and how far Student's interval for it reaches to either side.
 
     If the values are independent and normal, the interval holds the true mean with probability ``level``.
@@ -22,7 +24,7 @@ def interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, fl
     return float(values.mean()), float(reach)
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
+def holm(p_values: Numbers) -> np.ndarray:
     """Holm's corrected p-values: those below a level contain a false alarm with at most that probability.
 
     The smallest of n is multiplied by n, the next by n - 1, and so on; none falls below the one before it

@@ -155,7 +155,7 @@ class AgainstFormula:
 
 
 def against_formula(
-    module: nn.Module, x: Float[Tensor, "b c h w"], *, parameters: int, macs: int
+    module: nn.Module, x: Float[Tensor, "b c h w"], *, parameters: int | float, macs: int | float
 ) -> AgainstFormula:
     """Hold a closed form against the count: print what it returns, or ask whether it ``holds``.
 
